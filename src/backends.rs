@@ -1,0 +1,2 @@
+//! The back ends: each one file or folder, none importing another's, none known to the layers
+//! above but through [`BackEnd`](crate::provider::BackEnd).

@@ -1,0 +1,199 @@
+//! The one joint: what a back end is.
+//!
+//! A back end turns a request into an opaque [`Blob`] plus a public key, and a blob back into a
+//! usable key. It has no labels, no CKA_ID, no handles, no database and no prompts, so that it is
+//! one file or folder and everything above it can be tested without a device.
+//!
+//! The conformance suite (`tests/conformance`) is the specification of these traits in code: each
+//! back end passes it directly and through the service.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
+use crate::secret::Secret;
+
+/// A source of keys: a TPM, a file, a chip.
+///
+/// Methods take `&self`; a back end that needs exclusive access to its device holds its own lock.
+pub trait Provider: fmt::Debug + Send + Sync {
+    /// Who the device is. May ask the device.
+    fn info(&self) -> Result<ProviderInfo>;
+
+    /// What the device can do. May ask the device; asked once, when a token is made.
+    fn capabilities(&self) -> Result<Vec<Capability>>;
+
+    /// Makes a key pair. Nothing of it outlives the call but the blob.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a kind or usage that is not among the capabilities.
+    fn generate(&self, kind: KeyKind, usage: Usage, auth: &KeyAuth) -> Result<NewKey>;
+
+    /// Makes the key of a blob usable. `public` and `usage` are what the record claims.
+    ///
+    /// # Errors
+    /// [`Error::BadBlob`] where the blob is not of this device or does not belong to `public` or
+    /// `usage`; [`Error::OtherDevice`], [`Error::DeviceGone`].
+    fn open(
+        &self,
+        blob: &Blob,
+        public: &PublicKey,
+        usage: Usage,
+        auth: &KeyAuth,
+    ) -> Result<Box<dyn Key>>;
+
+    /// Seals a token's secret so that only this device gives it back.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the device cannot: the token then goes without one.
+    fn seal(&self, secret: &Secret) -> Result<Blob> {
+        let _ = secret;
+        Err(Error::unsupported("sealing"))
+    }
+
+    /// Gives back what [`Provider::seal`] sealed.
+    ///
+    /// # Errors
+    /// [`Error::BadBlob`], as [`Provider::open`].
+    fn unseal(&self, blob: &Blob) -> Result<Secret> {
+        let _ = blob;
+        Err(Error::unsupported("sealing"))
+    }
+
+    /// Erases what the device itself keeps of a key. Most keep nothing.
+    fn forget(&self, blob: &Blob) -> Result<()> {
+        let _ = blob;
+        Ok(())
+    }
+}
+
+/// A key ready for use. Dropping it releases the device's handle.
+pub trait Key: fmt::Debug + Send + Sync {
+    /// Signs a digest, or for [`Scheme::Ed25519`] a message.
+    ///
+    /// `input` has exactly the length that the scheme wants: the hash's for RSA, the curve's for
+    /// ECDSA ([`ecdsa_input`](crate::key::ecdsa_input)). The result has exactly
+    /// [`KeyKind::signature_len`] bytes.
+    fn sign(&self, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>>;
+
+    /// ECDH (SP 800-56A §5.7.1.2): the x coordinate of the shared point, as long as the field.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] where `peer` is not a point of the key's own curve.
+    fn agree(&self, peer: &PublicKey) -> Result<Secret> {
+        let _ = peer;
+        Err(Error::unsupported("key agreement"))
+    }
+
+    /// Decrypts.
+    ///
+    /// # Errors
+    /// [`Error::Crypto`] for every ciphertext that does not decrypt, whatever the reason.
+    fn decrypt(&self, scheme: DecryptScheme, ciphertext: &[u8]) -> Result<Secret> {
+        let _ = (scheme, ciphertext);
+        Err(Error::unsupported("decryption"))
+    }
+}
+
+/// What a provider says of its device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderInfo {
+    /// What the device is, for people: at most 16 bytes of ASCII (`CK_TOKEN_INFO.model`).
+    pub model: String,
+    /// Unique to the hardware and stable for ever where there is hardware: 16 ASCII characters
+    /// (`CK_TOKEN_INFO.serialNumber`). `None` where the token's creation makes one.
+    pub serial: Option<String>,
+    /// What the token records of the device and hands back in [`Place::binding`], so that another
+    /// device is noticed. Not secret.
+    pub binding: Option<String>,
+}
+
+/// One thing that a device can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capability {
+    /// Keys of this kind can be made,
+    pub kind: KeyKind,
+    /// for these uses,
+    pub usage: Usage,
+    /// and sign by these schemes.
+    pub schemes: Vec<Scheme>,
+}
+
+impl Capability {
+    /// All schemes of a kind, for the given uses.
+    pub fn new(kind: KeyKind, usage: Usage) -> Self {
+        Capability {
+            kind,
+            usage,
+            schemes: kind.schemes().to_vec(),
+        }
+    }
+}
+
+/// What a back end made of a key: opaque to everything above it.
+///
+/// Holds nothing private in the clear.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// The type label of its PEM block (RFC 7468), which names the format.
+    pub label: String,
+    /// The contents of the PEM block.
+    pub bytes: Vec<u8>,
+}
+
+/// A key pair that has just been made.
+#[derive(Debug)]
+pub struct NewKey {
+    /// The private half, wrapped.
+    pub blob: Blob,
+    /// The public half.
+    pub public: PublicKey,
+}
+
+/// What authorises the use of a key beside the device itself.
+#[derive(Debug, Default)]
+pub enum KeyAuth {
+    /// Nothing: the key of a PIN-less token.
+    #[default]
+    None,
+    /// 32 bytes derived from the secret of a token with a PIN.
+    Secret(Secret),
+}
+
+/// Where a token lives and how its device is reached: all that a back end is opened with.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The token's directory. The back end may keep files of its own here.
+    pub dir: &'a Path,
+    /// The settings that [`BackEnd::settings`] names.
+    pub settings: &'a Settings,
+    /// [`ProviderInfo::binding`] as recorded when the token was made.
+    pub binding: Option<&'a str>,
+}
+
+/// A back end's settings by name, from the token's record and the configuration.
+pub type Settings = BTreeMap<String, String>;
+
+/// A back end as it is registered by a front end: plain data.
+#[derive(Debug, Clone, Copy)]
+pub struct BackEnd {
+    /// Its name in records and configuration.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub summary: &'static str,
+    /// The settings that it knows: name and meaning.
+    pub settings: &'static [(&'static str, &'static str)],
+    /// Checks settings without touching a device.
+    pub check: fn(&Settings) -> Result<()>,
+    /// Prepares a device and directory for a new token.
+    pub create: fn(&Place<'_>) -> Result<Arc<dyn Provider>>,
+    /// Opens the provider of an existing token. Touches no device: that waits for the first use.
+    pub open: fn(&Place<'_>) -> Result<Arc<dyn Provider>>,
+}
