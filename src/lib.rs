@@ -7,8 +7,11 @@
 
 pub mod backends;
 pub mod error;
+mod files;
 pub mod key;
 pub mod provider;
 pub mod secret;
+pub mod store;
+pub mod token;
 
 pub use error::{Error, Result};

@@ -1,0 +1,315 @@
+//! Files that are safe to read and that are replaced whole or not at all.
+//!
+//! Every path is opened once, without following a symbolic link, and judged by `fstat` on the open
+//! descriptor, so that nothing can change between the look and the use.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+/// Largest file that is read, in bytes: a record with a 4096-bit RSA key has about 4 KiB.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// How long a writer waits for another one.
+const LOCK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Start of the names of files that are being written.
+pub(crate) const TEMPORARY: &str = ".tmp-";
+
+/// A directory that only its owner (and whom the owner's group lets read) may enter.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    stat: Stat,
+    path: PathBuf,
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    inode: u64,
+    size: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        Stamp {
+            inode: stat.st_ino,
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
+            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
+    }
+
+    /// Time of the last change in seconds and nanoseconds since the epoch.
+    pub(crate) fn changed(&self) -> (i64, i64) {
+        self.changed
+    }
+}
+
+impl Dir {
+    /// Opens a directory and checks its owner and mode.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::open(path, flags, Mode::empty()).map_err(|e| cannot_open(path, e))?;
+        let stat = fs::fstat(&fd).map_err(|e| failed("reading the state of", path, e))?;
+        check_owner_and_mode(path, &stat)?;
+        Ok(Dir {
+            fd,
+            stat,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The state of the directory itself: changes whenever an entry is made, renamed or removed.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp::of(&self.stat)
+    }
+
+    /// Path of an entry, for messages.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The names in the directory, sorted; names that are no UTF-8 are not ours.
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        let entries = fs::Dir::read_from(&self.fd);
+        let entries = entries.map_err(|e| failed("listing", &self.path, e))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| failed("listing", &self.path, e))?;
+            if let Ok(name) = entry.file_name().to_str() {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The state of an entry, not following a symbolic link; `None` where there is no such entry.
+    pub(crate) fn entry_stamp(&self, name: &str) -> Option<Stamp> {
+        let stat = fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(Stamp::of(&stat))
+    }
+
+    /// Reads an entry whole, after checking that it is a regular file that others cannot write.
+    pub(crate) fn read(&self, name: &str) -> Result<(Vec<u8>, Stamp)> {
+        self.read_checked(name, |_| Ok(()))
+    }
+
+    /// Reads an entry that holds a secret: one that others can read is refused.
+    pub(crate) fn read_secret(&self, name: &str) -> Result<Secret> {
+        let checked = self.read_checked(name, |stat| match stat.st_mode & 0o004 {
+            0 => Ok(()),
+            _ => Err(refused(&self.path(name), "others can read it; chmod o-r")),
+        });
+        Ok(Secret::new(checked?.0))
+    }
+
+    fn read_checked(
+        &self,
+        name: &str,
+        check: impl Fn(&Stat) -> Result<()>,
+    ) -> Result<(Vec<u8>, Stamp)> {
+        let path = self.path(name);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = fs::openat(&self.fd, name, flags, Mode::empty())
+            .map_err(|e| cannot_open(&path, e))?;
+        let stat = fs::fstat(&fd).map_err(|e| failed("reading the state of", &path, e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(refused(&path, "not a regular file"));
+        }
+        check_owner_and_mode(&path, &stat)?;
+        check(&stat)?;
+        // Room for all of it at once: a buffer that grows would leave copies of a secret behind.
+        let mut bytes = Vec::with_capacity(stat.st_size.clamp(0, MAX_FILE as i64) as usize + 1);
+        let read = std::fs::File::from(fd).take(MAX_FILE).read_to_end(&mut bytes);
+        match read {
+            Ok(length) if (length as u64) < MAX_FILE => Ok((bytes, Stamp::of(&stat))),
+            Ok(_) => Err(refused(&path, "too long for a file of a token")),
+            Err(e) => Err(Error::io(format!("reading {}", path.display()), e)),
+        }
+    }
+
+    /// Writes an entry: the old contents or the new, never anything between, also after a crash.
+    ///
+    /// With `replace` unset an existing entry is [`Error::Exists`].
+    pub(crate) fn write(&self, name: &str, contents: &[u8], replace: bool) -> Result<()> {
+        let temporary = temporary_name()?;
+        let written = self
+            .write_new(&temporary, contents)
+            .and_then(|()| self.rename(&temporary, name, replace));
+        if written.is_err() {
+            // The name is ours alone; that it may not exist is fine.
+            let _ = fs::unlinkat(&self.fd, temporary.as_str(), AtFlags::empty());
+        }
+        written?;
+        self.sync()
+    }
+
+    /// Removes an entry, durably.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) => self.sync(),
+            Err(Errno::NOENT) => Err(Error::NotFound(self.path(name).display().to_string())),
+            Err(e) => Err(failed("removing", &self.path(name), e)),
+        }
+    }
+
+    /// Keeps other writers out until the result is dropped, and clears what a killed one left.
+    pub(crate) fn lock(&self) -> Result<WriteLock> {
+        let path = self.path("lock");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, "lock", flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| failed("opening", &path, e))?;
+        let start = Instant::now();
+        while let Err(e) = fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            if e != Errno::WOULDBLOCK && e != Errno::INTR {
+                return Err(failed("locking", &path, e));
+            }
+            if start.elapsed() > LOCK_DEADLINE {
+                return Err(Error::Timeout {
+                    what: format!("another process that holds {}", path.display()),
+                    seconds: LOCK_DEADLINE.as_secs(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.clear_temporaries();
+        Ok(WriteLock { _fd: fd })
+    }
+
+    fn clear_temporaries(&self) {
+        for name in self.names().unwrap_or_default() {
+            if name.starts_with(TEMPORARY) {
+                let _ = fs::unlinkat(&self.fd, name.as_str(), AtFlags::empty());
+            }
+        }
+    }
+
+    fn write_new(&self, name: &str, contents: &[u8]) -> Result<()> {
+        let path = self.path(name);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| failed("creating", &path, e))?;
+        // Whom the directory's owner lets read the directory may read the files in it.
+        if self.stat.st_mode & 0o040 != 0 {
+            let group = rustix::process::Gid::from_raw(self.stat.st_gid);
+            if fs::fchown(&fd, None, Some(group)).is_ok() {
+                let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP;
+                fs::fchmod(&fd, mode).map_err(|e| failed("setting the mode of", &path, e))?;
+            }
+        }
+        let mut file = std::fs::File::from(fd);
+        file.write_all(contents)
+            .and_then(|()| file.sync_all())
+            .map_err(|e| Error::io(format!("writing {}", path.display()), e))
+    }
+
+    fn rename(&self, from: &str, to: &str, replace: bool) -> Result<()> {
+        let renamed = if replace {
+            fs::renameat(&self.fd, from, &self.fd, to)
+        } else {
+            fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE)
+        };
+        match renamed {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => Err(Error::Exists(self.path(to).display().to_string())),
+            Err(e) => Err(failed("writing", &self.path(to), e)),
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        fs::fsync(&self.fd).map_err(|e| failed("syncing", &self.path, e))
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Held while a store is written. The kernel lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct WriteLock {
+    _fd: OwnedFd,
+}
+
+/// Makes a directory of mode 0700, whatever the umask, with its parents.
+pub(crate) fn make_dir(path: &Path) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|e| Error::io(format!("creating {}", parent.display()), e))?;
+    }
+    match fs::mkdir(path, Mode::RWXU) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => Err(Error::Exists(path.display().to_string())),
+        Err(e) => Err(failed("creating", path, e)),
+    }
+}
+
+/// A name for a file that is being written; no two are the same.
+pub(crate) fn temporary_name() -> Result<String> {
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random)?;
+    Ok(format!("{TEMPORARY}{:016x}", u64::from_ne_bytes(random)))
+}
+
+/// A file's name without its ending, where it has that ending.
+pub(crate) fn stem<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
+    let path = Path::new(name);
+    if path.extension() != Some(OsStr::new(ending)) || name.starts_with('.') {
+        return None;
+    }
+    path.file_stem()?.to_str()
+}
+
+fn check_owner_and_mode(path: &Path, stat: &Stat) -> Result<()> {
+    let us = geteuid().as_raw();
+    if stat.st_uid != us && stat.st_uid != 0 {
+        let owner = stat.st_uid;
+        let reason = format!("belongs to user {owner}, not to user {us} or root; run as its owner");
+        return Err(refused(path, &reason));
+    }
+    if stat.st_mode & 0o022 != 0 {
+        return Err(refused(path, "others can write it; chmod go-w"));
+    }
+    Ok(())
+}
+
+fn cannot_open(path: &Path, errno: Errno) -> Error {
+    match errno {
+        Errno::LOOP => refused(path, "a symbolic link, and links are not followed here"),
+        Errno::NOTDIR => refused(path, "not a directory, or a symbolic link to one"),
+        Errno::ACCESS | Errno::PERM => refused(path, "no permission; run as its owner"),
+        Errno::NOENT => Error::NotFound(path.display().to_string()),
+        other => failed("opening", path, other),
+    }
+}
+
+fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
+    match errno {
+        Errno::ACCESS | Errno::PERM => refused(path, "no permission to write it; run as its owner"),
+        other => Error::io(format!("{doing} {}", path.display()), other.into()),
+    }
+}
+
+fn refused(path: &Path, reason: &str) -> Error {
+    Error::Refused {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    }
+}

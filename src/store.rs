@@ -1,0 +1,328 @@
+//! The store: one versioned file per object in the token's directory.
+//!
+//! Reading needs no lock and no write access. Writing replaces whole files under an advisory lock.
+//! The store knows no provider: to it a key's private half is an opaque block of text.
+
+mod certificate;
+pub mod record;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::hmac;
+use serde::{Deserialize, Serialize};
+
+pub use certificate::Certificate;
+pub use record::{KeyRecord, TokenRecord};
+
+use crate::error::{Error, Result};
+use crate::files::{Dir, Stamp, make_dir, stem, temporary_name};
+
+/// Name of the file that makes a directory a token.
+const TOKEN: &str = "token";
+
+/// A change younger than this may share its time stamp with one that comes after it.
+const SETTLED: Duration = Duration::from_millis(50);
+
+/// Names an object within its token: the stem of its file, and the certificate's place in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ObjectId(String);
+
+impl ObjectId {
+    /// A fresh id of 16 hexadecimal digits.
+    pub fn random() -> Result<Self> {
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random)?;
+        Ok(ObjectId(record::to_hex(&random)))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn certificate(stem: &str, index: usize) -> Option<Self> {
+        let id = ObjectId::try_from(stem.to_owned()).ok()?;
+        Some(match index {
+            0 => id,
+            n => ObjectId(format!("{stem}#{n}")),
+        })
+    }
+}
+
+impl TryFrom<String> for ObjectId {
+    type Error = Error;
+
+    /// Accepts what can be a file's stem and nothing that could leave the directory.
+    fn try_from(id: String) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.#@+ ".contains(c);
+        if id.is_empty() || id.len() > 128 || id.starts_with('.') || !id.chars().all(allowed) {
+            return Err(Error::input(format!("{id:?} cannot name an object")));
+        }
+        Ok(ObjectId(id))
+    }
+}
+
+impl From<ObjectId> for String {
+    fn from(id: ObjectId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// All public objects of a token at one moment.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The key pairs, by id.
+    pub keys: Vec<Arc<KeyRecord>>,
+    /// The certificates, by id.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// Files that could not be understood. They never hide the others.
+    pub broken: Vec<Error>,
+}
+
+impl Listing {
+    /// The key of an id.
+    pub fn key(&self, id: &ObjectId) -> Option<&Arc<KeyRecord>> {
+        self.keys.iter().find(|key| key.id == *id)
+    }
+
+    /// The key that a certificate certifies.
+    pub fn key_of(&self, certificate: &Certificate) -> Option<&Arc<KeyRecord>> {
+        let public = certificate.public_key()?;
+        self.keys.iter().find(|key| key.public == public)
+    }
+}
+
+/// A token's directory.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    token: TokenRecord,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    /// State of the directory that the listing shows; `None` where it may have changed since.
+    settled: Option<Stamp>,
+    files: HashMap<String, (Stamp, Parsed)>,
+    listing: Arc<Listing>,
+}
+
+/// What one file holds.
+#[derive(Debug, Clone)]
+enum Parsed {
+    Key(Arc<KeyRecord>),
+    Certificates(Vec<Arc<Certificate>>),
+}
+
+impl Store {
+    /// Opens a token's directory and reads its record, after checking owner and mode of both.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let (bytes, _) = Dir::open(dir)?.read(TOKEN)?;
+        let path = dir.join(TOKEN);
+        Ok(Store {
+            token: TokenRecord::parse(text(&bytes, &path)?, &path)?,
+            dir: dir.to_owned(),
+            cache: Mutex::default(),
+        })
+    }
+
+    /// Makes a token's directory. `prepare` fills it and gives the record; until it has, there is
+    /// no such token.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] where there is a directory already.
+    pub fn create(dir: &Path, prepare: impl FnOnce(&Path) -> Result<TokenRecord>) -> Result<Self> {
+        if dir.symlink_metadata().is_ok() {
+            return Err(Error::Exists(dir.display().to_string()));
+        }
+        let nowhere = || Error::input(format!("{} cannot be a directory", dir.display()));
+        let parent = dir.parent().ok_or_else(nowhere)?;
+        let draft = parent.join(temporary_name()?);
+        make_dir(&draft)?;
+        let made = prepare(&draft)
+            .and_then(|record| {
+                let name = draft.join(TOKEN);
+                TokenRecord::parse(&record.encode()?, &name)?;
+                Dir::open(&draft)?.write(TOKEN, record.encode()?.as_bytes(), false)
+            })
+            .and_then(|()| publish(&draft, dir));
+        if made.is_err() {
+            // Whatever was made so far is of no use to anyone.
+            let _ = std::fs::remove_dir_all(&draft);
+        }
+        made?;
+        Store::open(dir)
+    }
+
+    /// Whether a directory holds a token.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(TOKEN).symlink_metadata().is_ok()
+    }
+
+    /// The token's record, as it was when the store was opened.
+    pub fn token(&self) -> &TokenRecord {
+        &self.token
+    }
+
+    /// The token's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// All public objects as they are now. Costs one look at the directory where nothing changed.
+    pub fn list(&self) -> Result<Arc<Listing>> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = Dir::open(&self.dir)?;
+        if cache.settled != Some(dir.stamp()) || cache.certificates_changed(&dir) {
+            cache.refresh(&dir)?;
+        }
+        Ok(cache.listing.clone())
+    }
+
+    /// Writes a key's record, a new one or the successor of the one with its id.
+    pub fn put_key(&self, key: &KeyRecord, mac_key: Option<&hmac::Key>, replace: bool) -> Result<()> {
+        let contents = key.encode(mac_key)?;
+        self.write(&format!("{}.key", key.id), &contents, replace)
+    }
+
+    /// Writes a certificate of ours, a new one or the successor of the one with its id.
+    pub fn put_certificate(&self, certificate: &Certificate, replace: bool) -> Result<()> {
+        let contents = certificate.encode()?;
+        self.write(&format!("{}.crt", certificate.id), &contents, replace)
+    }
+
+    /// Removes a key or a certificate.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::BadInput`] for one certificate of a file that holds several.
+    pub fn remove(&self, id: &ObjectId) -> Result<()> {
+        let dir = Dir::open(&self.dir)?;
+        let _lock = dir.lock()?;
+        let mut names = ["key", "crt", "pem"].map(|ending| format!("{id}.{ending}")).into_iter();
+        match names.find(|name| dir.entry_stamp(name).is_some()) {
+            Some(name) => dir.remove(&name),
+            None => Err(Error::NotFound(format!("object {id}"))),
+        }
+    }
+
+    fn write(&self, name: &str, contents: &str, replace: bool) -> Result<()> {
+        let dir = Dir::open(&self.dir)?;
+        let _lock = dir.lock()?;
+        if replace && dir.entry_stamp(name).is_none() {
+            return Err(Error::NotFound(dir.path(name).display().to_string()));
+        }
+        dir.write(name, contents.as_bytes(), replace)
+    }
+}
+
+impl Cache {
+    /// Whether an administrator wrote into a certificate's file in place.
+    fn certificates_changed(&self, dir: &Dir) -> bool {
+        self.files
+            .iter()
+            .filter(|(_, (_, parsed))| matches!(parsed, Parsed::Certificates(_)))
+            .any(|(name, (stamp, _))| dir.entry_stamp(name) != Some(*stamp))
+    }
+
+    /// Reads what is new, keeps what is not, forgets what is gone.
+    fn refresh(&mut self, dir: &Dir) -> Result<()> {
+        let mut files = HashMap::new();
+        let mut broken = Vec::new();
+        for name in dir.names()? {
+            let known = self.files.remove(&name);
+            match known.filter(|(stamp, _)| dir.entry_stamp(&name) == Some(*stamp)) {
+                Some(unchanged) => {
+                    files.insert(name, unchanged);
+                }
+                None => match parse(dir, &name) {
+                    Ok(Some(parsed)) => {
+                        files.insert(name, parsed);
+                    }
+                    // Gone since the directory was listed.
+                    Ok(None) | Err(Error::NotFound(_)) => {}
+                    Err(e) => broken.push(e),
+                },
+            }
+        }
+        for error in &broken {
+            log::warn!("{error}");
+        }
+        self.settled = settled(&dir.stamp()).then(|| dir.stamp());
+        self.listing = Arc::new(listing(&files, broken));
+        self.files = files;
+        Ok(())
+    }
+}
+
+/// Gives a finished draft its name, durably.
+fn publish(draft: &Path, dir: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, draft, CWD, dir, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::EXIST) => return Err(Error::Exists(dir.display().to_string())),
+        Err(e) => return Err(Error::io(format!("creating {}", dir.display()), e.into())),
+    }
+    let parent = dir.parent().unwrap_or(dir);
+    std::fs::File::open(parent)
+        .and_then(|parent| parent.sync_all())
+        .map_err(|e| Error::io(format!("syncing {}", parent.display()), e))
+}
+
+/// Reads one file; `None` where it is none of ours.
+fn parse(dir: &Dir, name: &str) -> Result<Option<(Stamp, Parsed)>> {
+    let path = dir.path(name);
+    if let Some(id) = stem(name, "key") {
+        let (bytes, stamp) = dir.read(name)?;
+        let id = ObjectId::try_from(id.to_owned())?;
+        let record = KeyRecord::parse(text(&bytes, &path)?, id, &path)?;
+        return Ok(Some((stamp, Parsed::Key(Arc::new(record)))));
+    }
+    let Some(id) = stem(name, "crt").or_else(|| stem(name, "pem")) else {
+        return Ok(None);
+    };
+    let (bytes, stamp) = dir.read(name)?;
+    let all = Certificate::parse_file(text(&bytes, &path)?, id, &path)?;
+    let all = all.into_iter().map(Arc::new).collect();
+    Ok(Some((stamp, Parsed::Certificates(all))))
+}
+
+fn text<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|_| record::bad(path, "not text"))
+}
+
+fn listing(files: &HashMap<String, (Stamp, Parsed)>, broken: Vec<Error>) -> Listing {
+    let mut listing = Listing {
+        broken,
+        ..Listing::default()
+    };
+    for (_, parsed) in files.values() {
+        match parsed {
+            Parsed::Key(key) => listing.keys.push(key.clone()),
+            Parsed::Certificates(all) => listing.certificates.extend_from_slice(all),
+        }
+    }
+    listing.keys.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    listing.certificates.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    listing
+}
+
+/// Whether a later change is sure to give the directory another time stamp.
+fn settled(stamp: &Stamp) -> bool {
+    let (seconds, nanos) = stamp.changed();
+    let changed = UNIX_EPOCH + Duration::new(seconds.max(0) as u64, nanos.max(0) as u32);
+    SystemTime::now()
+        .duration_since(changed)
+        .is_ok_and(|age| age > SETTLED)
+}
