@@ -124,8 +124,8 @@ impl Dir {
     ) -> Result<(Vec<u8>, Stamp)> {
         let path = self.path(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = fs::openat(&self.fd, name, flags, Mode::empty())
-            .map_err(|e| cannot_open(&path, e))?;
+        let fd =
+            fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| cannot_open(&path, e))?;
         let stat = fs::fstat(&fd).map_err(|e| failed("reading the state of", &path, e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(refused(&path, "not a regular file"));
@@ -134,7 +134,9 @@ impl Dir {
         check(&stat)?;
         // Room for all of it at once: a buffer that grows would leave copies of a secret behind.
         let mut bytes = Vec::with_capacity(stat.st_size.clamp(0, MAX_FILE as i64) as usize + 1);
-        let read = std::fs::File::from(fd).take(MAX_FILE).read_to_end(&mut bytes);
+        let read = std::fs::File::from(fd)
+            .take(MAX_FILE)
+            .read_to_end(&mut bytes);
         match read {
             Ok(length) if (length as u64) < MAX_FILE => Ok((bytes, Stamp::of(&stat))),
             Ok(_) => Err(refused(&path, "too long for a file of a token")),

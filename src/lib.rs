@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod backends;
+pub mod config;
 pub mod error;
 mod files;
 pub mod key;
 pub mod provider;
 pub mod secret;
+pub mod service;
 pub mod store;
 pub mod token;
 

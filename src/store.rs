@@ -192,7 +192,12 @@ impl Store {
     }
 
     /// Writes a key's record, a new one or the successor of the one with its id.
-    pub fn put_key(&self, key: &KeyRecord, mac_key: Option<&hmac::Key>, replace: bool) -> Result<()> {
+    pub fn put_key(
+        &self,
+        key: &KeyRecord,
+        mac_key: Option<&hmac::Key>,
+        replace: bool,
+    ) -> Result<()> {
         let contents = key.encode(mac_key)?;
         self.write(&format!("{}.key", key.id), &contents, replace)
     }
@@ -210,7 +215,9 @@ impl Store {
     pub fn remove(&self, id: &ObjectId) -> Result<()> {
         let dir = Dir::open(&self.dir)?;
         let _lock = dir.lock()?;
-        let mut names = ["key", "crt", "pem"].map(|ending| format!("{id}.{ending}")).into_iter();
+        let mut names = ["key", "crt", "pem"]
+            .map(|ending| format!("{id}.{ending}"))
+            .into_iter();
         match names.find(|name| dir.entry_stamp(name).is_some()) {
             Some(name) => dir.remove(&name),
             None => Err(Error::NotFound(format!("object {id}"))),
@@ -314,7 +321,9 @@ fn listing(files: &HashMap<String, (Stamp, Parsed)>, broken: Vec<Error>) -> List
         }
     }
     listing.keys.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    listing.certificates.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    listing
+        .certificates
+        .sort_unstable_by(|a, b| a.id.cmp(&b.id));
     listing
 }
 

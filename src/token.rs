@@ -163,7 +163,9 @@ impl LocalToken {
     fn mac_key(&self) -> Result<Option<&hmac::Key>> {
         let key = self.mac_key.get_or_try_init(|| {
             let sealed = self.store.token().secret.as_ref();
-            let secret = sealed.map(|sealed| self.provider.unseal(sealed)).transpose()?;
+            let secret = sealed
+                .map(|sealed| self.provider.unseal(sealed))
+                .transpose()?;
             secret.map(|secret| mac_key(&secret)).transpose()
         })?;
         Ok(key.as_ref())
@@ -189,7 +191,9 @@ impl LocalToken {
 
     fn open_key(&self, record: &KeyRecord) -> Result<Arc<dyn Key>> {
         let (public, usage) = (&record.public, record.usage);
-        let key = self.provider.open(&record.blob, public, usage, &KeyAuth::None)?;
+        let key = self
+            .provider
+            .open(&record.blob, public, usage, &KeyAuth::None)?;
         Ok(Arc::from(key))
     }
 
@@ -377,7 +381,9 @@ fn self_test_input(scheme: Scheme, kind: KeyKind) -> Result<Vec<u8>> {
 fn mac_key(secret: &Secret) -> Result<hmac::Key> {
     let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"devkey token secret v1");
     let prk = salt.extract(secret.expose());
-    Ok(hmac::Key::from(prk.expand(&[b"record mac"], hmac::HMAC_SHA256)?))
+    Ok(hmac::Key::from(
+        prk.expand(&[b"record mac"], hmac::HMAC_SHA256)?,
+    ))
 }
 
 fn permit(allowed: bool, what: &str) -> Result<()> {

@@ -83,7 +83,9 @@ impl Certificate {
         } else {
             Head::default()
         };
-        let ders = blocks.iter().filter(|block| block.blob.label == CERTIFICATE);
+        let ders = blocks
+            .iter()
+            .filter(|block| block.blob.label == CERTIFICATE);
         let mut all = Vec::new();
         for (index, block) in ders.enumerate() {
             let id = ObjectId::certificate(stem, index).ok_or_else(|| bad(path, "bad name"))?;

@@ -122,7 +122,13 @@ impl TokenRecord {
 
 impl KeyRecord {
     /// A new record, without a MAC.
-    pub fn new(label: String, cka_id: Vec<u8>, usage: Usage, public: PublicKey, blob: Blob) -> Result<Self> {
+    pub fn new(
+        label: String,
+        cka_id: Vec<u8>,
+        usage: Usage,
+        public: PublicKey,
+        blob: Blob,
+    ) -> Result<Self> {
         Ok(KeyRecord {
             id: ObjectId::random()?,
             label,
@@ -160,7 +166,9 @@ impl KeyRecord {
             blob: blob.blob.clone(),
             seal: Seal {
                 digest: digest(covered),
-                mac: mac.transpose().map_err(|_| bad(path, "the MAC has not 32 bytes"))?,
+                mac: mac
+                    .transpose()
+                    .map_err(|_| bad(path, "the MAC has not 32 bytes"))?,
             },
             id,
         })
@@ -268,7 +276,12 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     }
     let digits: Option<Vec<u8>> = text.chars().map(|c| Some(c.to_digit(16)? as u8)).collect();
     let pairs = digits?;
-    Some(pairs.chunks_exact(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit)).collect())
+    Some(
+        pairs
+            .chunks_exact(2)
+            .map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit))
+            .collect(),
+    )
 }
 
 fn digest(text: &[u8]) -> [u8; 32] {

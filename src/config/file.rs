@@ -1,0 +1,161 @@
+//! One configuration file, devkey.toml(5).
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::check_name;
+use crate::error::{Error, Result};
+use crate::files::Dir;
+
+/// What a configuration file says.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub(super) store: Option<PathBuf>,
+    pub(super) devkeyd: Option<PathBuf>,
+    pub(super) tokens: Vec<NamedToken>,
+}
+
+/// A `[token.NAME]` table.
+#[derive(Debug)]
+pub(super) struct NamedToken {
+    pub(super) name: String,
+    pub(super) directory: Option<PathBuf>,
+    pub(super) enabled: bool,
+    pub(super) settings: Vec<Setting>,
+}
+
+/// A setting for a back end, and where it stands.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    path: PathBuf,
+    line: usize,
+}
+
+impl Setting {
+    /// An error that points at the setting.
+    pub fn error(&self, reason: impl Into<String>) -> Error {
+        Error::BadConfig {
+            path: self.path.clone(),
+            line: self.line,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// A file's text, to find lines in.
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+/// Reads a file that only its owner can write: it says which program runs as the key service.
+pub(super) fn read(path: &Path) -> Result<Parsed> {
+    let real = path
+        .canonicalize()
+        .map_err(|e| Error::io(format!("reading {}", path.display()), e))?;
+    let (Some(dir), Some(name)) = (real.parent(), real.file_name().and_then(|n| n.to_str())) else {
+        return Err(Error::input(format!("{} is no file", path.display())));
+    };
+    let (bytes, _) = Dir::open(dir)?.read(name)?;
+    let text = String::from_utf8(bytes).map_err(|_| Error::BadConfig {
+        path: path.to_owned(),
+        line: 0,
+        reason: "not UTF-8 text".into(),
+    })?;
+    Source { path, text: &text }.parse()
+}
+
+impl Source<'_> {
+    fn parse(&self) -> Result<Parsed> {
+        let table = DeTable::parse(self.text)
+            .map_err(|e| self.error(e.span().unwrap_or_default(), e.message()))?;
+        let mut parsed = Parsed::default();
+        for (key, value) in table.get_ref() {
+            match key.get_ref().as_ref() {
+                "store" => parsed.store = Some(self.absolute(value)?),
+                "devkeyd" => parsed.devkeyd = Some(self.absolute(value)?),
+                "token" => parsed.tokens = self.tokens(value)?,
+                other => {
+                    let reason = format!("unknown key {other:?}; known: store, devkeyd, token");
+                    return Err(self.error(key.span(), reason));
+                }
+            }
+        }
+        Ok(parsed)
+    }
+
+    fn tokens(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<NamedToken>> {
+        let mut tokens = Vec::new();
+        for (name, value) in self.table(value)? {
+            check_name(name.get_ref()).map_err(|e| self.error(name.span(), e.to_string()))?;
+            tokens.push(self.token(name.get_ref(), value)?);
+        }
+        Ok(tokens)
+    }
+
+    fn token(&self, name: &str, value: &Spanned<DeValue<'_>>) -> Result<NamedToken> {
+        let mut token = NamedToken {
+            name: name.to_owned(),
+            directory: None,
+            enabled: true,
+            settings: Vec::new(),
+        };
+        for (key, value) in self.table(value)? {
+            match key.get_ref().as_ref() {
+                "directory" => token.directory = Some(self.absolute(value)?),
+                "enabled" => token.enabled = self.boolean(value)?,
+                setting => token.settings.push(Setting {
+                    name: setting.to_owned(),
+                    value: self.string(value)?.to_owned(),
+                    path: self.path.to_owned(),
+                    line: self.line(key.span()),
+                }),
+            }
+        }
+        Ok(token)
+    }
+
+    fn table<'t, 'i>(&self, value: &'t Spanned<DeValue<'i>>) -> Result<&'t DeTable<'i>> {
+        let wrong = || self.error(value.span(), "a table is wanted: [token.NAME]");
+        value.get_ref().as_table().ok_or_else(wrong)
+    }
+
+    fn string<'t>(&self, value: &'t Spanned<DeValue<'_>>) -> Result<&'t str> {
+        let wrong = || self.error(value.span(), "a string is wanted, in quotes");
+        value.get_ref().as_str().ok_or_else(wrong)
+    }
+
+    fn boolean(&self, value: &Spanned<DeValue<'_>>) -> Result<bool> {
+        let wrong = || self.error(value.span(), "true or false is wanted");
+        value.get_ref().as_bool().ok_or_else(wrong)
+    }
+
+    fn absolute(&self, value: &Spanned<DeValue<'_>>) -> Result<PathBuf> {
+        let path = PathBuf::from(self.string(value)?);
+        match path.is_absolute() {
+            true => Ok(path),
+            false => Err(self.error(value.span(), "an absolute path is wanted")),
+        }
+    }
+
+    fn error(&self, span: Range<usize>, reason: impl Into<String>) -> Error {
+        Error::BadConfig {
+            path: self.path.to_owned(),
+            line: self.line(span),
+            reason: reason.into(),
+        }
+    }
+
+    /// The line, from 1, in which a span starts.
+    fn line(&self, span: Range<usize>) -> usize {
+        let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
+        before.iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+}
