@@ -335,3 +335,19 @@ fn settled(stamp: &Stamp) -> bool {
         .duration_since(changed)
         .is_ok_and(|age| age > SETTLED)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails with `>` in `settled` turned round: a second change within one tick of the file
+    /// system's clock would then never be seen.
+    #[test]
+    fn a_listing_is_kept_only_when_the_clock_has_moved_on() {
+        let home = tempfile::TempDir::new().unwrap();
+        let dir = Dir::open(home.path()).unwrap();
+        assert!(!settled(&dir.stamp()));
+        std::thread::sleep(SETTLED * 2);
+        assert!(settled(&dir.stamp()));
+    }
+}
