@@ -1,2 +1,5 @@
 //! The back ends: each one file or folder, none importing another's, none known to the layers
 //! above but through [`BackEnd`](crate::provider::BackEnd).
+
+pub mod file;
+pub mod soft;
