@@ -92,3 +92,74 @@ fn check_value(root: &Secret) -> Result<String> {
         .map(|byte| format!("{byte:02x}"))
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::key::{KeyKind, Usage};
+    use crate::provider::KeyAuth;
+
+    fn at<'a>(dir: &'a TempDir, settings: &'a Settings) -> Place<'a> {
+        Place {
+            dir: dir.path(),
+            settings,
+            binding: None,
+        }
+    }
+
+    fn generate(provider: &dyn Provider) -> Result<()> {
+        provider
+            .generate(KeyKind::EcP256, Usage::SIGN, &KeyAuth::None)
+            .map(drop)
+    }
+
+    /// Seen to fail with the root read in `open`.
+    #[test]
+    fn opening_touches_nothing() {
+        let (dir, none) = (TempDir::new().unwrap(), Settings::new());
+        let early = open(&at(&dir, &none)).unwrap();
+        early.capabilities().unwrap();
+        let missing = generate(&*early);
+        assert!(
+            matches!(missing, Err(Error::DeviceGone { .. })),
+            "{missing:?}"
+        );
+        create(&at(&dir, &none)).unwrap();
+        generate(&*early).unwrap();
+    }
+
+    /// Seen to fail without the comparison in `FileRoot::read`.
+    #[test]
+    fn a_root_that_is_exchanged_is_noticed_in_a_running_process() {
+        let (dir, none) = (TempDir::new().unwrap(), Settings::new());
+        let binding = create(&at(&dir, &none)).unwrap().info().unwrap().binding;
+        let place = Place {
+            binding: binding.as_deref(),
+            ..at(&dir, &none)
+        };
+        let provider = open(&place).unwrap();
+        generate(&*provider).unwrap();
+        std::fs::remove_file(root::path(dir.path())).unwrap();
+        create(&at(&dir, &none)).unwrap();
+        let other = generate(&*provider);
+        assert!(matches!(other, Err(Error::OtherDevice { .. })), "{other:?}");
+    }
+
+    /// HKDF of the bytes 0, 1, 2, … 31, computed by Python's hmac: records hold this value.
+    #[test]
+    fn the_check_value_is_what_it_always_was() {
+        let root = Secret::new((0..32).collect());
+        assert_eq!(
+            check_value(&root).unwrap(),
+            "c9495ca59cbbeb5be80f7cd964794cde"
+        );
+    }
+
+    #[test]
+    fn there_are_no_settings() {
+        let some = Settings::from([("path".to_owned(), "/dev/null".to_owned())]);
+        assert!(matches!(check(&some), Err(Error::BadInput(_))));
+    }
+}

@@ -24,7 +24,8 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 
 /// Writes a new root.
 ///
-/// It gets its name once it is whole and on the disk, so that no crash leaves half a root.
+/// It gets its name once it is whole and on the disk, so that no crash leaves half a root:
+/// at most a draft, `root.….new`, that nothing reads.
 ///
 /// # Errors
 /// [`Error::Exists`] where there is one: it is never replaced.
@@ -156,4 +157,170 @@ fn refused<T>(dir: &Path, reason: String) -> Result<T> {
         path: path(dir),
         reason,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::process::Command;
+
+    use rustix::fs::Mode;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A directory with a root in it.
+    fn made() -> TempDir {
+        let dir = TempDir::new().unwrap();
+        create(dir.path()).unwrap();
+        dir
+    }
+
+    fn mode(dir: &TempDir) -> u32 {
+        let status = std::fs::metadata(path(dir.path())).unwrap();
+        status.permissions().mode() & 0o7777
+    }
+
+    fn set_mode(dir: &TempDir, mode: u32) {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path(dir.path()), mode).unwrap();
+    }
+
+    fn reason(dir: &TempDir) -> String {
+        match read(dir.path()) {
+            Err(Error::Refused { path: at, reason }) => {
+                assert_eq!(at, path(dir.path()));
+                reason
+            }
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_root_is_32_bytes_and_stays() {
+        let dir = made();
+        let [one, two] = [(); 2].map(|()| read(dir.path()).unwrap());
+        assert_eq!(one.len(), 32);
+        assert_eq!(one.expose(), two.expose());
+        assert_ne!(one.expose(), read(made().path()).unwrap().expose());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// Seen to fail with `renameat` in place of `linkat`.
+    #[test]
+    fn a_root_is_never_replaced() {
+        let dir = made();
+        let before = read(dir.path()).unwrap();
+        assert!(matches!(create(dir.path()), Err(Error::Exists(_))));
+        assert_eq!(read(dir.path()).unwrap().expose(), before.expose());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        // Nor is what only has its name.
+        let planted = TempDir::new().unwrap();
+        symlink("/nowhere", path(planted.path())).unwrap();
+        assert!(matches!(create(planted.path()), Err(Error::Exists(_))));
+    }
+
+    #[test]
+    fn of_many_that_create_one_succeeds() {
+        let dir = TempDir::new().unwrap();
+        let made = std::thread::scope(|scope| {
+            let creators: Vec<_> = (0..8).map(|_| scope.spawn(|| create(dir.path()))).collect();
+            let results = creators.into_iter().map(|creator| creator.join().unwrap());
+            results.filter(Result::is_ok).count()
+        });
+        assert_eq!(made, 1);
+        assert_eq!(read(dir.path()).unwrap().len(), 32);
+    }
+
+    /// Runs itself in a shell with that umask. Seen to fail without the fchmod.
+    #[test]
+    fn the_mode_is_0600_whatever_the_umask() {
+        const DIR: &str = "DEVKEY_TEST_ROOT_DIR";
+        if let Some(dir) = std::env::var_os(DIR) {
+            return create(Path::new(&dir)).unwrap();
+        }
+        for umask in ["0000", "0022", "0277", "0777"] {
+            let dir = TempDir::new().unwrap();
+            let name = "backends::file::root::tests::the_mode_is_0600_whatever_the_umask";
+            let output = Command::new("sh")
+                .args(["-c", r#"umask "$1"; exec "$0" --exact "$2""#])
+                .arg(std::env::current_exe().unwrap())
+                .args([umask, name])
+                .env(DIR, dir.path())
+                .output();
+            assert!(output.unwrap().status.success());
+            assert_eq!(mode(&dir), 0o600, "umask {umask}");
+        }
+    }
+
+    /// Seen to fail without the checks of ROTH and of WGRP | WOTH.
+    #[test]
+    fn modes_are_checked() {
+        let dir = made();
+        for allowed in [0o600, 0o400, 0o640, 0o440, 0o700] {
+            set_mode(&dir, allowed);
+            read(dir.path()).unwrap();
+        }
+        for refused in [0o604, 0o644, 0o444] {
+            set_mode(&dir, refused);
+            assert!(reason(&dir).contains("chmod o-rwx"), "{refused:o}");
+        }
+        for refused in [0o620, 0o660, 0o602, 0o606, 0o666] {
+            set_mode(&dir, refused);
+            assert!(reason(&dir).contains("chmod go-w"), "{refused:o}");
+        }
+    }
+
+    /// Seen to fail without the check of st_uid.
+    #[test]
+    fn the_owner_is_checked() {
+        let dir = made();
+        let mut status = fs::stat(path(dir.path())).unwrap();
+        let objects = |status: &Stat, euid| objection(status, euid, Path::new("root")).is_some();
+        for (owner, euid, refused) in [
+            (1000, 1000, false),
+            (0, 1000, false),
+            (0, 0, false),
+            (1000, 1001, true),
+            (1000, 0, true),
+        ] {
+            status.st_uid = owner;
+            assert_eq!(objects(&status, euid), refused, "{owner} read by {euid}");
+        }
+    }
+
+    /// Seen to fail without O_NOFOLLOW, O_NONBLOCK (it hangs) and the check of the type.
+    #[test]
+    fn only_a_regular_file_is_read() {
+        let dir = made();
+        let kept = dir.path().join("kept");
+        std::fs::rename(path(dir.path()), &kept).unwrap();
+        symlink(&kept, path(dir.path())).unwrap();
+        assert!(reason(&dir).contains("symbolic link"));
+        std::fs::remove_file(path(dir.path())).unwrap();
+        fs::mknodat(CWD, path(dir.path()), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert!(reason(&dir).contains("regular"));
+        std::fs::remove_file(path(dir.path())).unwrap();
+        std::fs::create_dir(path(dir.path())).unwrap();
+        assert!(reason(&dir).contains("regular"));
+    }
+
+    /// Seen to fail without the check of st_size.
+    #[test]
+    fn the_size_is_checked() {
+        let dir = made();
+        for len in [0, 31, 33, 64] {
+            std::fs::write(path(dir.path()), vec![1; len]).unwrap();
+            assert!(reason(&dir).contains("32 bytes"), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_missing_root_and_a_missing_directory_are_named() {
+        let dir = TempDir::new().unwrap();
+        assert!(matches!(read(dir.path()), Err(Error::DeviceGone { .. })));
+        let nowhere = dir.path().join("nowhere");
+        assert!(matches!(read(&nowhere), Err(Error::NotFound(_))));
+        assert!(matches!(create(&nowhere), Err(Error::NotFound(_))));
+    }
 }

@@ -94,10 +94,4 @@ impl Header {
     pub(super) fn salt(&self) -> &[u8] {
         &self.salt
     }
-
-    /// A header with a given salt, for fixed vectors.
-    #[cfg(test)]
-    pub(super) fn fixed(of: Type, salt: [u8; SALT_LEN]) -> Self {
-        Header { of, salt }
-    }
 }

@@ -126,3 +126,83 @@ fn oaep(hash: Hash) -> &'static OaepAlgorithm {
         Hash::Sha512 => &OAEP_SHA512_MGF1SHA512,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use der::asn1::{OctetStringRef, UintRef};
+    use der::{Decode, Encode, Reader, SliceReader};
+
+    use super::super::header::{self, Header};
+    use super::*;
+    use crate::provider::KeyAuth;
+
+    fn material(usage: Usage) -> Material {
+        let of = header::key(KeyKind::Rsa2048, usage, &KeyAuth::None);
+        let root = Secret::new(vec![7; 32]);
+        Material::new(&root, &KeyAuth::None, Header::new(of).unwrap()).unwrap()
+    }
+
+    /// Where d, p, q, dP, dQ and qInv (RFC 8017 appendix A.1.2) end in a PKCS#8.
+    fn private_numbers(pkcs8: &[u8]) -> Vec<usize> {
+        let mut reader = SliceReader::new(pkcs8).unwrap();
+        let inner = reader
+            .sequence(|fields| {
+                u8::decode(fields)?;
+                der::asn1::AnyRef::decode(fields)?;
+                <&OctetStringRef>::decode(fields)
+            })
+            .unwrap()
+            .as_bytes();
+        let start = pkcs8.len() - inner.len();
+        let mut reader = SliceReader::new(inner).unwrap();
+        let numbers = reader.sequence(|fields| {
+            u8::decode(fields)?;
+            (0..8)
+                .map(|_| UintRef::decode(fields)?.to_der())
+                .collect::<der::Result<Vec<_>>>()
+        });
+        let mut at = start + 4 + 3;
+        let ends = numbers.unwrap().into_iter().map(|number| {
+            at += number.len();
+            at - 1
+        });
+        ends.skip(2).collect()
+    }
+
+    /// A CRT that goes wrong must not sign. aws-lc refuses such a key when it reads it, so its
+    /// second guard, the check of each result, cannot be reached from here: it was read, not tried.
+    /// Seen to fail with the changed byte written back as it was.
+    #[test]
+    fn a_key_with_a_wrong_crt_value_signs_nothing() {
+        let usage = Usage {
+            decrypt: true,
+            ..Usage::SIGN
+        };
+        let material = material(usage);
+        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let public = pair.public_key().as_der().unwrap();
+        let public = PublicKey::from_spki(public.as_ref()).unwrap();
+        let pkcs8 = pair.as_der().unwrap().as_ref().to_vec();
+        let body = wrap(&material, &public, &pkcs8).unwrap();
+        RsaKey::open(&material, &body, &public, usage).unwrap();
+        let numbers = private_numbers(&pkcs8);
+        assert_eq!(numbers.len(), 6);
+        assert_eq!(numbers[5], pkcs8.len() - 1);
+        for last in numbers {
+            let mut changed = pkcs8.clone();
+            changed[last] ^= 2;
+            let body = wrap(&material, &public, &changed).unwrap();
+            for usage in [
+                usage,
+                Usage::SIGN,
+                Usage {
+                    sign: false,
+                    ..usage
+                },
+            ] {
+                let refused = RsaKey::open(&material, &body, &public, usage);
+                assert!(matches!(refused, Err(Error::BadBlob)), "{refused:?}");
+            }
+        }
+    }
+}
