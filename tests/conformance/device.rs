@@ -1,0 +1,54 @@
+//! A device to be tried: a back end with its settings, a directory, and what must outlive both.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use devkey::provider::{BackEnd, Place, Provider, Settings};
+use tempfile::TempDir;
+
+/// A device on which no token has been made yet.
+pub(crate) struct Device {
+    back_end: &'static BackEnd,
+    settings: Settings,
+    dir: TempDir,
+    /// A simulator, say: ended when dropped.
+    _guard: Box<dyn Any>,
+}
+
+impl Device {
+    pub(crate) fn new(back_end: &'static BackEnd, settings: Settings, guard: impl Any) -> Self {
+        (back_end.check)(&settings).unwrap();
+        Device {
+            back_end,
+            settings,
+            dir: TempDir::new().unwrap(),
+            _guard: Box::new(guard),
+        }
+    }
+
+    /// Prepares it for a token.
+    pub(crate) fn create(&self) -> Arc<dyn Provider> {
+        (self.back_end.create)(&self.place(None)).unwrap()
+    }
+
+    /// Opens it anew, as another process does.
+    pub(crate) fn open(&self, binding: Option<&str>) -> Arc<dyn Provider> {
+        (self.back_end.open)(&self.place(binding)).unwrap()
+    }
+
+    /// All that the back end keeps in the token's directory.
+    pub(crate) fn files(&self) -> Vec<Vec<u8>> {
+        std::fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+            .collect()
+    }
+
+    fn place<'a>(&'a self, binding: Option<&'a str>) -> Place<'a> {
+        Place {
+            dir: self.dir.path(),
+            settings: &self.settings,
+            binding,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The conformance suite: what every back end must do, whatever its device.
+//!
+//! A back end joins by one line in `back_ends!`. Each rule is then a test of its own, named after
+//! the back end and the rule, on fresh devices.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what cannot go on has failed"
+)]
+
+mod device;
+mod peer;
+mod provider;
+
+use device::Device;
+
+/// One module of tests per back end; the closure makes a fresh device, another one at each call.
+macro_rules! back_ends {
+    ($($(#[$attribute:meta])* $name:ident: $device:expr),* $(,)?) => {
+        $(
+            $(#[$attribute])*
+            mod $name {
+                use super::*;
+
+                rules! { $device;
+                    info_is_well_formed_and_stable
+                    capabilities_are_well_formed
+                    keys_sign_and_signatures_verify
+                    signatures_verify_by_openssl
+                    keys_differ
+                    inputs_of_another_length_are_refused
+                    other_schemes_are_refused
+                    what_is_no_capability_is_unsupported
+                    a_key_for_nothing_is_refused
+                    a_key_is_used_for_its_uses_alone
+                    two_keys_agree
+                    openssl_agrees
+                    only_points_of_the_own_curve_agree
+                    what_openssl_encrypts_is_decrypted
+                    what_is_no_ciphertext_is_refused
+                    auth_is_wanted
+                    secrets_are_sealed
+                    a_changed_seal_is_refused
+                    blobs_of_keys_and_of_secrets_are_not_mixed_up
+                    a_changed_blob_is_refused
+                    a_blob_is_of_its_public_key_alone
+                    a_blob_is_of_its_usage_alone
+                    a_blob_is_of_its_device_alone
+                    another_device_is_noticed
+                    a_key_signs_in_threads
+                    keys_sign_in_threads
+                    nothing_private_is_printed
+                }
+            }
+        )*
+    };
+}
+
+macro_rules! rules {
+    ($device:expr; $($rule:ident)*) => {
+        $(
+            #[test]
+            fn $rule() {
+                let device: fn() -> Device = $device;
+                provider::$rule(device);
+            }
+        )*
+    };
+}
+
+back_ends! {
+    file: || Device::new(&devkey::backends::file::BACK_END, Default::default(), ()),
+}
