@@ -65,7 +65,7 @@ fn labels(store: &Store) -> Vec<String> {
     listing.keys.iter().map(|key| key.label.clone()).collect()
 }
 
-/// Fails with `Mode::RWXGRP` added in `make_dir`, or `Mode::ROTH` in `Dir::write_new`.
+/// Fails with `Mode::RWXG` added in `make_dir`, or `Mode::ROTH` in `Dir::file_mode`.
 #[test]
 fn files_and_directories_are_the_owners_alone() {
     let (_home, dir, store) = fresh();
@@ -76,7 +76,7 @@ fn files_and_directories_are_the_owners_alone() {
     }
 }
 
-/// Fails without the `0o040` branch of `Dir::write_new`.
+/// Fails with `shared` in `Dir::file_mode` replaced by `false`.
 #[test]
 fn a_directory_that_a_group_may_read_gets_files_that_it_may_read() {
     let (_home, dir, store) = fresh();
