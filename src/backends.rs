@@ -3,3 +3,5 @@
 
 pub mod file;
 pub mod soft;
+#[cfg(feature = "tpm")]
+pub mod tpm;

@@ -1,0 +1,241 @@
+//! The worker's side of the device: what to do when the TPM is busy, full, gone or another one.
+
+use std::fmt;
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::errors::{Fault, Remedy};
+use super::live::Live;
+use super::objects::Parent;
+use super::tcti::Tcti;
+use crate::error::{Error, Result};
+
+/// How long a busy or full TPM is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After a flush that lets others in, long enough for one that asks again every millisecond.
+const TURN: Duration = Duration::from_millis(3);
+
+/// Which TPM a token belongs to: a storage key, by place and Name (part 1 §16).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Binding {
+    /// Whose children the token's keys are.
+    pub(super) parent: Parent,
+    /// Its Name, which is a hash of its public area.
+    pub(super) name: Vec<u8>,
+}
+
+/// The device as the worker thread has it: connected or not.
+pub(super) struct Link {
+    tcti: Tcti,
+    binding: Option<Binding>,
+    live: Option<Live>,
+    /// Names of objects that may still lie in a TPM without a resource manager.
+    orphans: Vec<Vec<u8>>,
+}
+
+impl Link {
+    /// Not connected yet.
+    pub(super) fn new(tcti: Tcti, binding: Option<Binding>) -> Self {
+        Link {
+            tcti,
+            binding,
+            live: None,
+            orphans: Vec::new(),
+        }
+    }
+
+    /// Runs `op` until it succeeds or no further attempt helps.
+    pub(super) fn run<T>(
+        &mut self,
+        mut op: impl FnMut(&mut Link) -> Result<T, Fault>,
+    ) -> Result<T> {
+        let began = Instant::now();
+        let mut rebuilds = 0..if self.tcti.managed() { 1 } else { 3 };
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let fault = match op(self) {
+                Ok(value) => return Ok(value),
+                Err(fault) => fault,
+            };
+            log::debug!("{}: {fault:?}", self.tcti);
+            let patient = began.elapsed() < PATIENCE;
+            match fault.remedy() {
+                Remedy::Again if patient => {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(250));
+                }
+                Remedy::Room if patient => {
+                    self.release();
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Remedy::Rebuild if rebuilds.next().is_some() => self.abandon(),
+                Remedy::Rebuild => {
+                    self.abandon();
+                    return Err(fault.into_error(&self.tcti));
+                }
+                _ => return Err(fault.into_error(&self.tcti)),
+            }
+        }
+    }
+
+    /// The connection, made where there is none.
+    pub(super) fn live(&mut self) -> Result<&mut Live, Fault> {
+        let live = match self.live.take() {
+            Some(live) => live,
+            None => self.connect()?,
+        };
+        Ok(self.live.insert(live))
+    }
+
+    /// The storage key for new keys; chosen where the token has none yet.
+    pub(super) fn binding(&mut self) -> Result<Binding, Fault> {
+        if let Some(binding) = &self.binding {
+            return Ok(binding.clone());
+        }
+        let live = self.live()?;
+        let parent = live.choose_parent()?;
+        let name = live.parent_name(parent)?;
+        Ok(self.binding.insert(Binding { parent, name }).clone())
+    }
+
+    /// Where the TPM is.
+    pub(super) fn tcti(&self) -> &Tcti {
+        &self.tcti
+    }
+
+    /// How long the worker may sleep before [`Link::rest`]; `None` where nothing waits for it.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let tenure = self.tcti.tenure();
+        let holds = match &self.live {
+            Some(live) => tenure.disconnect || live.holds(),
+            None => !self.orphans.is_empty(),
+        };
+        holds.then_some(tenure.idle)
+    }
+
+    /// Nothing was asked for a while: leaves nothing in the TPM.
+    pub(super) fn rest(&mut self) {
+        self.release();
+        if !self.orphans.is_empty() {
+            if let Ok(live) = self.connect() {
+                self.live = Some(live);
+            }
+            self.orphans.clear();
+        }
+        if self.tcti.tenure().disconnect {
+            self.live = None;
+        }
+    }
+
+    /// After each operation: where a busy worker has held the TPM's memory for long enough,
+    /// others get their turn.
+    pub(super) fn breathe(&mut self) {
+        let held = self.live.as_ref().and_then(Live::held);
+        let limit = self.tcti.tenure().held;
+        if let (Some(held), Some(limit)) = (held, limit)
+            && held > limit
+        {
+            self.rest();
+            thread::sleep(TURN);
+        }
+    }
+
+    /// Flushes all that is ours, in good order.
+    fn release(&mut self) {
+        if let Some(live) = &mut self.live
+            && live.flush().is_err()
+        {
+            self.abandon();
+        }
+    }
+
+    /// Gives the connection up without touching handles that may be others' by now.
+    fn abandon(&mut self) {
+        if let Some(live) = self.live.take() {
+            let left = live.abandon();
+            if !self.tcti.managed() {
+                self.orphans.extend(left);
+            }
+        }
+    }
+
+    fn connect(&mut self) -> Result<Live, Fault> {
+        self.tcti.probe()?;
+        let mut live = Live::open(&self.tcti)?;
+        if !self.orphans.is_empty() {
+            live.sweep(&self.orphans);
+            self.orphans.clear();
+        }
+        if let Some(binding) = &self.binding {
+            let checked = live.check(binding, &self.tcti);
+            if let Err(fault) = checked {
+                self.live = Some(live);
+                self.abandon();
+                return Err(fault);
+            }
+        }
+        Ok(live)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.rest();
+    }
+}
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}:{}", self.parent.handle(), hex(&self.name))
+    }
+}
+
+impl FromStr for Binding {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || Error::input(format!("{text:?} is not the binding of a TPM token"));
+        let (handle, name) = text.split_once(':').ok_or_else(bad)?;
+        let handle = u32::from_str_radix(handle, 16).map_err(|_| bad())?;
+        let pairs = name.as_bytes().chunks(2);
+        let bytes = pairs.map(|pair| {
+            let pair = str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+            u8::from_str_radix(pair, 16).ok()
+        });
+        Ok(Binding {
+            parent: Parent::from_handle(handle).map_err(|_| bad())?,
+            name: bytes.collect::<Option<Vec<u8>>>().ok_or_else(bad)?,
+        })
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_is_read_back() {
+        let binding = Binding {
+            parent: Parent::SRK,
+            name: vec![0, 11, 0xab],
+        };
+        assert_eq!(binding.to_string(), "81000001:000bab");
+        assert_eq!(binding.to_string().parse::<Binding>().unwrap(), binding);
+        for bad in [
+            "",
+            "81000001",
+            "81000001:0",
+            "81000001:+1",
+            "40000007:00",
+            "x:00",
+        ] {
+            assert!(bad.parse::<Binding>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! One connection to the TPM and what it has loaded there.
+//!
+//! Every authorisation is a password session with an empty password: nothing secret crosses the
+//! bus. (An HMAC session of ESYS costs 2 ms a command, and names in a command's HMAC protect
+//! nothing where the password is known to be empty.) So a handle is only a number here, and may
+//! have become another program's after a restart: signatures are checked against the public key,
+//! and before the other operations the object's Name is, where no resource manager keeps handles
+//! apart.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tss_esapi::Context;
+use tss_esapi::constants::CapabilityType;
+use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::interface_types::resource_handles::Hierarchy;
+use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::{
+    CapabilityData, Digest, Public, Sensitive, Signature, SignatureScheme,
+};
+
+use super::errors::{AUTH, Fault, HANDLE};
+use super::link::Binding;
+use super::objects::{self, Parent};
+use super::tcti::Tcti;
+use super::tss2::Wrapped;
+use crate::error::{Error, Result};
+use crate::key::{KeyKind, Usage};
+
+/// First handle of transient objects (part 2 §7.4).
+const TRANSIENT_FIRST: u32 = 0x8000_0000;
+
+/// A key that can be loaded.
+#[derive(Debug)]
+pub(super) struct Loadable {
+    /// Its Name, by which it is recognised.
+    pub(super) name: Vec<u8>,
+    /// What TPM2_Load wants.
+    pub(super) wrapped: Wrapped,
+}
+
+/// An open connection.
+pub(super) struct Live {
+    context: Context,
+    managed: bool,
+    /// Transient objects, the least recently used first.
+    loaded: Vec<Loaded>,
+    /// Storage keys that stay in the TPM.
+    persistent: Vec<(u32, KeyHandle)>,
+    /// When the first of `loaded` came.
+    since: Instant,
+    /// The Name of what is being loaded just now.
+    loading: Option<Vec<u8>>,
+}
+
+struct Loaded {
+    what: What,
+    name: Vec<u8>,
+    handle: KeyHandle,
+}
+
+#[derive(PartialEq, Eq)]
+enum What {
+    Key,
+    OwnerPrimary,
+    Passing,
+}
+
+impl Live {
+    /// Connects.
+    pub(super) fn open(tcti: &Tcti) -> Result<Self, Fault> {
+        Ok(Live {
+            context: Context::new(tcti.conf())?,
+            managed: tcti.managed(),
+            loaded: Vec::new(),
+            persistent: Vec::new(),
+            since: Instant::now(),
+            loading: None,
+        })
+    }
+
+    /// Compares the TPM with the token's.
+    pub(super) fn check(&mut self, binding: &Binding, tcti: &Tcti) -> Result<(), Fault> {
+        let other = |reason: &str| {
+            Fault::Final(Error::OtherDevice {
+                device: tcti.to_string(),
+                reason: format!("different TPM, or it was cleared ({reason})"),
+            })
+        };
+        match self.parent_name(binding.parent) {
+            Ok(name) if name == binding.name => Ok(()),
+            Ok(_) => Err(other("its storage key is another one")),
+            Err(fault) if fault.is(HANDLE) => Err(other("its storage key is missing")),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The storage key for new tokens: the provisioned one where it is fit, else the owner's.
+    pub(super) fn choose_parent(&mut self) -> Result<Parent, Fault> {
+        match self.try_srk() {
+            Ok(true) => return Ok(Parent::SRK),
+            Ok(false) => {}
+            Err(fault) if fault.is(HANDLE) || AUTH.iter().any(|code| fault.is(*code)) => {}
+            Err(fault) => return Err(fault),
+        }
+        match self.parent(Parent::Owner) {
+            Ok(_) => Ok(Parent::Owner),
+            Err(fault) if AUTH.iter().any(|code| fault.is(*code)) => {
+                Err(Fault::Final(Error::unsupported(
+                    "a TPM whose owner has a password and that has no storage key at 0x81000001; \
+                     make one: tpm2_createprimary -C o -P PASSWORD -G ecc -c srk && \
+                     tpm2_evictcontrol -C o -P PASSWORD -c srk 0x81000001",
+                )))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The Name of a storage key.
+    pub(super) fn parent_name(&mut self, parent: Parent) -> Result<Vec<u8>, Fault> {
+        let handle = self.parent(parent)?;
+        Ok(self.context.tr_get_name(handle.into())?.value().to_vec())
+    }
+
+    /// A loaded storage key.
+    pub(super) fn parent(&mut self, parent: Parent) -> Result<KeyHandle, Fault> {
+        match parent {
+            Parent::Persistent(number) => self.resident(number),
+            Parent::Owner => {
+                let found = self
+                    .loaded
+                    .iter()
+                    .find(|one| one.what == What::OwnerPrimary);
+                if let Some(found) = found {
+                    return Ok(found.handle);
+                }
+                let (handle, _) = self.primary(Hierarchy::Owner, objects::storage_primary()?)?;
+                if let Some(new) = self.loaded.last_mut() {
+                    new.what = What::OwnerPrimary;
+                }
+                Ok(handle)
+            }
+        }
+    }
+
+    /// Makes a primary key, to be flushed with the rest; its handle and Name.
+    pub(super) fn primary(
+        &mut self,
+        hierarchy: Hierarchy,
+        template: Public,
+    ) -> Result<(KeyHandle, Vec<u8>), Fault> {
+        let made = self.authorised(|context| {
+            context.create_primary(hierarchy, template, None, None, None, None)
+        })?;
+        let name = objects::name(&made.out_public).unwrap_or_default();
+        self.keep(What::Passing, name.clone(), made.key_handle);
+        Ok((made.key_handle, name))
+    }
+
+    /// A loaded key: with one TPM2_Load, or none where it is still there.
+    pub(super) fn key(&mut self, key: &Arc<Loadable>) -> Result<KeyHandle, Fault> {
+        let hot = |one: &Loaded| one.what == What::Key && one.name == key.name;
+        if let Some(at) = self.loaded.iter().position(hot) {
+            let found = self.loaded.remove(at);
+            let handle = found.handle;
+            self.loaded.push(found);
+            return Ok(handle);
+        }
+        let parent = key.wrapped.parent;
+        self.make_room(if parent == Parent::Owner { 0 } else { 1 })?;
+        let parent_handle = self.parent(parent)?;
+        self.loading = Some(key.name.clone());
+        let (private, public) = (key.wrapped.private.clone(), key.wrapped.public.clone());
+        let loaded = self.authorised(|context| context.load(parent_handle, private, public))?;
+        self.keep(What::Key, key.name.clone(), loaded);
+        if !self.managed {
+            self.flush_some(|one| one.what == What::OwnerPrimary)?;
+        }
+        Ok(loaded)
+    }
+
+    /// A loaded key that has just been seen to be this one.
+    pub(super) fn checked_key(&mut self, key: &Arc<Loadable>) -> Result<KeyHandle, Fault> {
+        let handle = self.key(key)?;
+        if !self.managed && self.context.read_public(handle)?.1.value() != key.name {
+            return Err(Fault::Wrong);
+        }
+        Ok(handle)
+    }
+
+    /// TPM2_Create: the public and the encrypted private area of a new key.
+    pub(super) fn create(&mut self, parent: Parent, template: Public) -> Result<Wrapped, Fault> {
+        let handle = self.parent(parent)?;
+        let made =
+            self.authorised(|context| context.create(handle, template, None, None, None, None))?;
+        Ok(Wrapped {
+            parent,
+            public: made.out_public,
+            private: made.out_private,
+        })
+    }
+
+    /// TPM2_LoadExternal, in no hierarchy; to be flushed with the rest.
+    pub(super) fn load_external(
+        &mut self,
+        private: Sensitive,
+        public: Public,
+    ) -> Result<KeyHandle, Fault> {
+        let name = objects::name(&public)?;
+        self.loading = Some(name.clone());
+        let handle = self
+            .context
+            .load_external(private, public, Hierarchy::Null)?;
+        self.keep(What::Passing, name, handle);
+        Ok(handle)
+    }
+
+    /// TPM2_Sign.
+    pub(super) fn sign(
+        &mut self,
+        key: KeyHandle,
+        digest: Digest,
+        scheme: SignatureScheme,
+    ) -> Result<Signature, Fault> {
+        let ticket = objects::no_ticket()?;
+        self.authorised(|context| context.sign(key, digest, scheme, ticket))
+    }
+
+    /// A command that the key's empty password authorises.
+    pub(super) fn authorised<T>(
+        &mut self,
+        command: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
+    ) -> Result<T, Fault> {
+        let password = Some(AuthSession::Password);
+        Ok(self.context.execute_with_session(password, command)?)
+    }
+
+    /// A command that needs no authorisation.
+    pub(super) fn plain<T>(
+        &mut self,
+        command: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
+    ) -> Result<T, Fault> {
+        Ok(command(&mut self.context)?)
+    }
+
+    /// Whether anything of ours is in the TPM's memory.
+    pub(super) fn holds(&self) -> bool {
+        !self.loaded.is_empty()
+    }
+
+    /// For how long something of ours has been there.
+    pub(super) fn held(&self) -> Option<Duration> {
+        self.holds().then(|| self.since.elapsed())
+    }
+
+    /// Flushes all that is ours.
+    pub(super) fn flush(&mut self) -> Result<(), Fault> {
+        self.flush_some(|_| true)
+    }
+
+    /// Flushes what is only passing through.
+    pub(super) fn flush_passing(&mut self) -> Result<(), Fault> {
+        self.flush_some(|one| one.what == What::Passing)
+    }
+
+    /// Ends without a command to the TPM; the Names of what may still be there.
+    pub(super) fn abandon(mut self) -> Vec<Vec<u8>> {
+        let mut names = Vec::from_iter(self.loading.take());
+        for one in std::mem::take(&mut self.loaded) {
+            forget(&mut self.context, one.handle.into());
+            names.push(one.name);
+        }
+        names
+    }
+
+    /// Flushes objects of these Names, left behind where a connection broke.
+    pub(super) fn sweep(&mut self, names: &[Vec<u8>]) {
+        let list = CapabilityType::Handles;
+        let Ok((CapabilityData::Handles(handles), _)) =
+            self.context.get_capability(list, TRANSIENT_FIRST, 16)
+        else {
+            return;
+        };
+        for handle in handles.into_inner() {
+            let Ok(object) = self.context.tr_from_tpm_public(handle) else {
+                continue;
+            };
+            let name = self.context.tr_get_name(object);
+            let ours = name.is_ok_and(|name| names.iter().any(|one| one == name.value()));
+            if !ours || self.context.flush_context(object).is_err() {
+                forget(&mut self.context, object);
+            }
+        }
+    }
+
+    /// Whether 0x81000001 holds a storage key that takes children without a password. Harmless to
+    /// try: such a key is noDA.
+    fn try_srk(&mut self) -> Result<bool, Fault> {
+        let handle = self.parent(Parent::SRK)?;
+        let (public, ..) = self.context.read_public(handle)?;
+        if !objects::is_storage(&public) {
+            return Ok(false);
+        }
+        let child = objects::template(KeyKind::EcP256, Usage::SIGN)?;
+        self.create(Parent::SRK, child).map(|_| true)
+    }
+
+    fn resident(&mut self, number: u32) -> Result<KeyHandle, Fault> {
+        if let Some((_, handle)) = self.persistent.iter().find(|(known, _)| *known == number) {
+            return Ok(*handle);
+        }
+        let handle = TpmHandle::Persistent(PersistentTpmHandle::new(number)?);
+        let handle = self.context.tr_from_tpm_public(handle)?.into();
+        self.persistent.push((number, handle));
+        Ok(handle)
+    }
+
+    fn keep(&mut self, what: What, name: Vec<u8>, handle: KeyHandle) {
+        self.loading = None;
+        if self.loaded.is_empty() {
+            self.since = Instant::now();
+        }
+        self.loaded.push(Loaded { what, name, handle });
+    }
+
+    /// Flushes the least recently used keys until at most `left` are there.
+    fn make_room(&mut self, left: usize) -> Result<(), Fault> {
+        let keys = self
+            .loaded
+            .iter()
+            .filter(|one| one.what == What::Key)
+            .count();
+        let mut excess = keys.saturating_sub(left);
+        self.flush_some(|one| {
+            let goes = excess > 0 && one.what == What::Key;
+            excess -= usize::from(goes);
+            goes
+        })
+    }
+
+    fn flush_some(&mut self, mut goes: impl FnMut(&Loaded) -> bool) -> Result<(), Fault> {
+        let (going, staying) = std::mem::take(&mut self.loaded)
+            .into_iter()
+            .partition::<Vec<_>, _>(|one| goes(one));
+        self.loaded = staying;
+        let mut going = going.into_iter();
+        while let Some(one) = going.next() {
+            let flushed = self.context.flush_context(one.handle.into());
+            if let Err(fault) = flushed.map_err(Fault::from) {
+                if fault.is(HANDLE) || fault.is(VALUE) {
+                    forget(&mut self.context, one.handle.into());
+                    continue;
+                }
+                self.loaded.push(one);
+                self.loaded.extend(going);
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// TPM_RC_VALUE, which TPM2_FlushContext answers for a handle that is not there.
+const VALUE: u32 = 0x84;
+
+/// Makes ESYS forget a handle without flushing it. tss-esapi reports an error for a transient one,
+/// but has forgotten it by then, which is what is wanted.
+fn forget(context: &mut Context, mut handle: ObjectHandle) {
+    let _ = context.tr_close(&mut handle);
+}
