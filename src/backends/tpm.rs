@@ -237,7 +237,7 @@ impl Key for TpmKey {
                 .authorised(|context| context.rsa_decrypt(handle, sealed, scheme, Data::default()));
             match opened {
                 Ok(plain) => Ok(Secret::new(plain.value().to_vec())),
-                Err(fault) if fault.blames_input() => Err(Error::Crypto.into()),
+                Err(fault) if live.blames_input(&fault, handle) => Err(Error::Crypto.into()),
                 Err(fault) => Err(fault),
             }
         })

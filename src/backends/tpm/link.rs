@@ -167,13 +167,13 @@ impl Link {
             live.sweep(&self.orphans);
             self.orphans.clear();
         }
-        if let Some(binding) = &self.binding {
-            let checked = live.check(binding, &self.tcti);
-            if let Err(fault) = checked {
-                self.live = Some(live);
-                self.abandon();
-                return Err(fault);
-            }
+        if let Some(binding) = &self.binding
+            && let Err(fault) = live.check(binding, &self.tcti)
+        {
+            self.live = Some(live);
+            self.release();
+            self.live = None;
+            return Err(fault);
         }
         Ok(live)
     }
@@ -200,7 +200,9 @@ impl FromStr for Binding {
         let handle = u32::from_str_radix(handle, 16).map_err(|_| bad())?;
         let pairs = name.as_bytes().chunks(2);
         let bytes = pairs.map(|pair| {
-            let pair = str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+            let pair = str::from_utf8(pair)
+                .ok()
+                .filter(|pair| pair.len() == 2 && is_hex(pair))?;
             u8::from_str_radix(pair, 16).ok()
         });
         Ok(Binding {
@@ -208,6 +210,10 @@ impl FromStr for Binding {
             name: bytes.collect::<Option<Vec<u8>>>().ok_or_else(bad)?,
         })
     }
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Lower-case hexadecimal.

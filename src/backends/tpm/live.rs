@@ -226,6 +226,12 @@ impl Live {
         self.authorised(|context| context.sign(key, digest, scheme, ticket))
     }
 
+    /// Whether a fault says that the input was bad. Some TPMs (libtpms 0.9) answer TPM_RC_FAILURE
+    /// to a ciphertext that does not decrypt; one that has really failed answers so to everything.
+    pub(super) fn blames_input(&mut self, fault: &Fault, key: KeyHandle) -> bool {
+        fault.blames_input() || (fault.is_failure() && self.context.read_public(key).is_ok())
+    }
+
     /// A command that the key's empty password authorises.
     pub(super) fn authorised<T>(
         &mut self,

@@ -1,0 +1,319 @@
+//! A TPM for a test: a swtpm of its own on free ports, and a proxy before it that counts commands
+//! and can lose, delay or replace them.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Two free ports in a row on the loopback, never given twice in this process.
+pub fn free_ports() -> u16 {
+    // Below the range from which the kernel takes ports for clients: a client that connects to a
+    // port of that range where nobody listens may get through to itself.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = (std::process::id() % 1000) as u16 * 20;
+    loop {
+        let port = 10_000 + (base + NEXT.fetch_add(2, Ordering::Relaxed)) % 20_000;
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free(port) && free(port + 1) {
+            return port;
+        }
+    }
+}
+
+/// A running swtpm. Killed when dropped; its state goes with it.
+pub struct Swtpm {
+    state: tempfile::TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Swtpm {
+    /// A new TPM, started.
+    pub fn start() -> Self {
+        let mut swtpm = Swtpm {
+            state: tempfile::tempdir().unwrap(),
+            port: free_ports(),
+            child: None,
+        };
+        swtpm.run();
+        swtpm
+    }
+
+    /// Another TPM in its place: same ports, fresh state.
+    pub fn replace(&mut self) {
+        self.kill();
+        self.state = tempfile::tempdir().unwrap();
+        self.run();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts it again after [`Swtpm::kill`], on the same ports.
+    pub fn run(&mut self) {
+        self.run_with("not-need-init,startup-clear");
+    }
+
+    /// The same, with other flags.
+    pub fn run_with(&mut self, flags: &str) {
+        assert!(self.child.is_none());
+        let dir = self.state.path().display();
+        let (port, control) = (self.port, self.port + 1);
+        let child = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", flags])
+            .args(["--tpmstate", &format!("dir={dir}")])
+            .args([
+                "--server",
+                &format!("type=tcp,bindaddr=127.0.0.1,port={port}"),
+            ])
+            .args([
+                "--ctrl",
+                &format!("type=tcp,bindaddr=127.0.0.1,port={control}"),
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", control)).is_err() {
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "swtpm did not start"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The TCTI string.
+    pub fn tcti(&self) -> String {
+        tcti(self.port)
+    }
+
+    /// Runs a tool on this TPM and gives what it printed.
+    pub fn tool(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.try_tool(program, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The same, whether it succeeds or not.
+    pub fn try_tool(&self, program: &str, arguments: &[&str]) -> Output {
+        Command::new(program)
+            .args(arguments)
+            .current_dir(self.dir())
+            .env("TPM2TOOLS_TCTI", self.tcti())
+            .env("TPM2OPENSSL_TCTI", self.tcti())
+            .output()
+            .unwrap()
+    }
+
+    /// A directory for the test's files.
+    pub fn dir(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    /// Asserts that within a second nothing is left in the TPM's memory.
+    pub fn assert_empty(&self) {
+        let began = Instant::now();
+        loop {
+            let left = self.tool("tpm2_getcap", &["handles-transient"])
+                + &self.tool("tpm2_getcap", &["handles-loaded-session"]);
+            if left.is_empty() {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(1), "left: {left}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn tcti(port: u16) -> String {
+    format!("swtpm:host=127.0.0.1,port={port}")
+}
+
+/// What the proxy does with one command.
+pub enum Action {
+    /// Hands it on, and the answer back.
+    Pass,
+    /// The same, later.
+    Delay(Duration),
+    /// Closes the connection; the TPM never sees the command.
+    LoseCommand,
+    /// The TPM runs it, the answer is cut off after so many bytes.
+    CutReply(usize),
+    /// The TPM never sees it; the answer is this.
+    Answer(Vec<u8>),
+    /// The TPM runs it; the answer is changed.
+    Change(fn(&mut Vec<u8>)),
+    /// No answer, and the connection stays open.
+    Silence,
+}
+
+type Script = Box<dyn FnMut(u32) -> Action + Send>;
+
+/// A counting proxy before a swtpm.
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    commands: Mutex<Vec<u32>>,
+    script: Mutex<Script>,
+    ended: AtomicBool,
+}
+
+impl Proxy {
+    /// A proxy that passes everything.
+    pub fn before(swtpm: &Swtpm) -> Self {
+        let port = free_ports();
+        let shared = Arc::new(Shared {
+            commands: Mutex::default(),
+            script: Mutex::new(Box::new(|_| Action::Pass)),
+            ended: AtomicBool::new(false),
+        });
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let control = TcpListener::bind(("127.0.0.1", port + 1)).unwrap();
+        let to = swtpm.port;
+        accept(listener, shared.clone(), move |client, shared| {
+            commands(client, to, shared)
+        });
+        accept(control, shared.clone(), move |client, _| {
+            let server = TcpStream::connect(("127.0.0.1", to + 1))?;
+            let (mut from, mut back) = (client.try_clone()?, server.try_clone()?);
+            let (mut up, mut down) = (server, client);
+            thread::spawn(move || {
+                let _ = io::copy(&mut from, &mut up);
+                up.shutdown(Shutdown::Write)
+            });
+            io::copy(&mut back, &mut down)?;
+            Ok(())
+        });
+        Proxy { port, shared }
+    }
+
+    /// The TCTI string.
+    pub fn tcti(&self) -> String {
+        tcti(self.port)
+    }
+
+    /// From now on, asks `script` what to do with each command code.
+    pub fn script(&self, script: impl FnMut(u32) -> Action + Send + 'static) {
+        *self.shared.script.lock().unwrap() = Box::new(script);
+    }
+
+    /// The command codes since the last call.
+    pub fn take(&self) -> Vec<u32> {
+        std::mem::take(&mut self.shared.commands.lock().unwrap())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Release);
+        for port in [self.port, self.port + 1] {
+            let _ = TcpStream::connect(("127.0.0.1", port));
+        }
+    }
+}
+
+fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    serve: impl Fn(TcpStream, &Shared) -> io::Result<()> + Send + Sync + 'static,
+) {
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            if shared.ended.load(Ordering::Acquire) {
+                return;
+            }
+            let (serve, shared) = (serve.clone(), shared.clone());
+            thread::spawn(move || serve(client, &shared));
+        }
+    });
+}
+
+fn commands(mut client: TcpStream, port: u16, shared: &Shared) -> io::Result<()> {
+    let mut server = None;
+    loop {
+        let command = message(&mut client)?;
+        let code = u32::from_be_bytes(command[6..10].try_into().unwrap());
+        shared.commands.lock().unwrap().push(code);
+        let action = (shared.script.lock().unwrap())(code);
+        let mut ask = || -> io::Result<Vec<u8>> {
+            let server = match &mut server {
+                Some(server) => server,
+                none => none.insert(TcpStream::connect(("127.0.0.1", port))?),
+            };
+            server.write_all(&command)?;
+            message(server)
+        };
+        match action {
+            Action::Pass => client.write_all(&ask()?)?,
+            Action::Delay(time) => {
+                let reply = ask()?;
+                thread::sleep(time);
+                client.write_all(&reply)?;
+            }
+            Action::LoseCommand => return Ok(()),
+            Action::CutReply(len) => {
+                let reply = ask()?;
+                return client.write_all(&reply[..len.min(reply.len())]);
+            }
+            Action::Answer(reply) => client.write_all(&reply)?,
+            Action::Change(change) => {
+                let mut reply = ask()?;
+                change(&mut reply);
+                client.write_all(&reply)?;
+            }
+            Action::Silence => {
+                let _ = client.read(&mut [0])?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A command or an answer: tag, length of all, code, the rest (part 1 §18).
+fn message(from: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 10];
+    from.read_exact(&mut bytes)?;
+    let len = u32::from_be_bytes(bytes[2..6].try_into().unwrap()) as usize;
+    bytes.resize(len.clamp(10, 8192), 0);
+    from.read_exact(&mut bytes[10..])?;
+    Ok(bytes)
+}
+
+/// An answer that is only this code.
+pub fn answer(code: u32) -> Vec<u8> {
+    let mut bytes = vec![0x80, 0x01, 0, 0, 0, 10];
+    bytes.extend_from_slice(&code.to_be_bytes());
+    bytes
+}
