@@ -643,13 +643,15 @@ fn keys_of_tpm2_tools_are_adopted() {
         |name: &str, arguments: &str| swtpm.tool(name, &arguments.split(' ').collect::<Vec<_>>());
     tool(
         "tpm2_create",
-        "-C 0x81000001 -G ecc256 -u key.pub -r key.priv -c key.ctx -f der -o public.der",
+        "-C 0x81000001 -G ecc256 -a fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|sign -u key.pub -r key.priv -c key.ctx -f der -o public.der",
     );
     tool(
         "tpm2_encodeobject",
         "-C 0x81000001 -u key.pub -r key.priv -o key.pem",
     );
+    // tpm2_encodeobject leaves a session behind.
     tool("tpm2_flushcontext", "-t");
+    tool("tpm2_flushcontext", "-l");
     adopts(&swtpm, "key.pem", Usage::SIGN);
 }
 

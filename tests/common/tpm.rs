@@ -291,7 +291,7 @@ fn commands(mut client: TcpStream, port: u16, shared: &Shared) -> io::Result<()>
             Action::Change(change) => {
                 let mut reply = ask()?;
                 change(&mut reply);
-                client.write_all(&reply)?;
+                return client.write_all(&reply);
             }
             Action::Silence => {
                 let _ = client.read(&mut [0])?;

@@ -162,7 +162,7 @@ impl Link {
 
     fn connect(&mut self) -> Result<Live, Fault> {
         self.tcti.probe()?;
-        let mut live = Live::open(&self.tcti)?;
+        let mut live = Live::open(&self.tcti, self.binding.as_ref())?;
         if !self.orphans.is_empty() {
             live.sweep(&self.orphans);
             self.orphans.clear();

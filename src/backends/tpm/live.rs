@@ -51,6 +51,8 @@ pub(super) struct Live {
     since: Instant,
     /// The Name of what is being loaded just now.
     loading: Option<Vec<u8>>,
+    /// The Name of the owner's primary, where it is known beforehand.
+    owner_name: Option<Vec<u8>>,
 }
 
 struct Loaded {
@@ -68,7 +70,8 @@ enum What {
 
 impl Live {
     /// Connects.
-    pub(super) fn open(tcti: &Tcti) -> Result<Self, Fault> {
+    pub(super) fn open(tcti: &Tcti, binding: Option<&Binding>) -> Result<Self, Fault> {
+        let owner = binding.filter(|binding| binding.parent == Parent::Owner);
         Ok(Live {
             context: Context::new(tcti.conf())?,
             managed: tcti.managed(),
@@ -76,6 +79,7 @@ impl Live {
             persistent: Vec::new(),
             since: Instant::now(),
             loading: None,
+            owner_name: owner.map(|binding| binding.name.clone()),
         })
     }
 
@@ -134,6 +138,7 @@ impl Live {
                 if let Some(found) = found {
                     return Ok(found.handle);
                 }
+                self.loading = self.owner_name.clone();
                 let (handle, _) = self.primary(Hierarchy::Owner, objects::storage_primary()?)?;
                 if let Some(new) = self.loaded.last_mut() {
                     new.what = What::OwnerPrimary;

@@ -2,7 +2,10 @@
 //! tpm2-openssl, the kernel, GnuTLS and ssh-tpm-agent read and write too.
 
 use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef, Utf8StringRef};
-use der::{Decode, Encode, Sequence};
+use der::{
+    Decode, DecodeValue, Encode, EncodeValue, FixedTag, Header, Length, Reader, Sequence, Tag,
+    Writer,
+};
 use tss_esapi::structures::{Private, Public};
 use tss_esapi::traits::{Marshall, UnMarshall};
 
@@ -21,7 +24,7 @@ const LOADABLE_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10
 struct TpmKey<'a> {
     kind: ObjectIdentifier,
     #[asn1(context_specific = "0", optional = "true")]
-    empty_auth: Option<bool>,
+    empty_auth: Option<Flag>,
     #[asn1(context_specific = "1", optional = "true")]
     policy: Option<AnyRef<'a>>,
     #[asn1(context_specific = "2", optional = "true")]
@@ -31,10 +34,41 @@ struct TpmKey<'a> {
     #[asn1(context_specific = "4", optional = "true")]
     description: Option<Utf8StringRef<'a>>,
     #[asn1(context_specific = "5", optional = "true")]
-    rsa_parent: Option<bool>,
+    rsa_parent: Option<Flag>,
     parent: u32,
     public: &'a OctetStringRef,
     private: &'a OctetStringRef,
+}
+
+/// A BOOLEAN. TRUE is written as DER wants it, 0xff, and read as tpm2-openssl 1.1 writes it, too:
+/// 0x01, which is BER.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Flag(bool);
+
+impl FixedTag for Flag {
+    const TAG: Tag = Tag::Boolean;
+}
+
+impl<'a> DecodeValue<'a> for Flag {
+    type Error = der::Error;
+
+    fn decode_value<R: Reader<'a>>(reader: &mut R, header: Header) -> der::Result<Self> {
+        match (header.length() == Length::ONE, reader.read_byte()?) {
+            (true, 0) => Ok(Flag(false)),
+            (true, 0x01 | 0xff) => Ok(Flag(true)),
+            _ => Err(Tag::Boolean.value_error().into()),
+        }
+    }
+}
+
+impl EncodeValue for Flag {
+    fn value_len(&self) -> der::Result<Length> {
+        Ok(Length::ONE)
+    }
+
+    fn encode_value(&self, writer: &mut impl Writer) -> der::Result<()> {
+        writer.write_byte(if self.0 { 0xff } else { 0 })
+    }
 }
 
 /// A key as TPM2_Create gave it and as TPM2_Load wants it.
@@ -77,6 +111,13 @@ impl Wrapped {
         if marshalled(&public)? != area {
             return Err(Error::BadBlob);
         }
+        // tpm2_encodeobject 5.4 says of every key that it has a password. To try the empty one is
+        // harmless only where a wrong password does not count.
+        if key.empty_auth != Some(Flag(true)) && !public.object_attributes().no_da() {
+            return Err(Error::unsupported(
+                "TPM keys with a password of their own (or of tpm2_create without the noda attribute)",
+            ));
+        }
         let private = unsized_part(key.private.as_bytes())?;
         Ok(Wrapped {
             parent: Parent::from_handle(key.parent)?,
@@ -94,10 +135,7 @@ impl TpmKey<'_> {
         if self.policy.is_some() || self.auth_policy.is_some() || self.secret.is_some() {
             return Err(Error::unsupported("TPM keys with a policy"));
         }
-        if self.empty_auth != Some(true) {
-            return Err(Error::unsupported("TPM keys with a password of their own"));
-        }
-        if self.rsa_parent == Some(true) {
+        if self.rsa_parent == Some(Flag(true)) {
             return Err(Error::unsupported("TPM keys under an RSA primary"));
         }
         Ok(())
@@ -112,7 +150,7 @@ pub(super) fn marshalled(public: &Public) -> Result<Vec<u8>> {
 fn encode(parent: u32, public: &[u8], private: &[u8]) -> der::Result<Vec<u8>> {
     TpmKey {
         kind: LOADABLE_KEY,
-        empty_auth: Some(true),
+        empty_auth: Some(Flag(true)),
         policy: None,
         secret: None,
         auth_policy: None,
@@ -216,48 +254,42 @@ mod tests {
             .to_string()
         };
         let base = || TpmKey::from_der(&blob.bytes).unwrap();
-        assert!(
-            text(TpmKey {
-                empty_auth: None,
-                ..base()
-            })
-            .contains("password")
-        );
-        assert!(
-            text(TpmKey {
-                empty_auth: Some(false),
-                ..base()
-            })
-            .contains("password")
-        );
-        assert!(
-            text(TpmKey {
-                rsa_parent: Some(true),
-                ..base()
-            })
-            .contains("RSA primary")
-        );
-        assert!(
-            text(TpmKey {
-                policy: Some(AnyRef::NULL),
-                ..base()
-            })
-            .contains("policy")
-        );
-        assert!(
-            text(TpmKey {
-                auth_policy: Some(AnyRef::NULL),
-                ..base()
-            })
-            .contains("policy")
-        );
-        assert!(
-            text(TpmKey {
-                parent: 0x4000_000b,
-                ..base()
-            })
-            .contains("parent")
-        );
+        let yes = Some(Flag(true));
+        let null = Some(AnyRef::NULL);
+        let rsa = TpmKey {
+            rsa_parent: yes,
+            ..base()
+        };
+        assert!(text(rsa).contains("RSA primary"));
+        let policy = TpmKey {
+            policy: null,
+            ..base()
+        };
+        assert!(text(policy).contains("policy"));
+        let auth_policy = TpmKey {
+            auth_policy: null,
+            ..base()
+        };
+        assert!(text(auth_policy).contains("policy"));
+        let parent = TpmKey {
+            parent: 0x4000_000b,
+            ..base()
+        };
+        assert!(text(parent).contains("parent"));
+        // A password counts where noDA (bit 10 of the attributes, part 2 §8.3) is not set.
+        let mut counted = base().public.as_bytes().to_vec();
+        counted[8] &= !0x04;
+        let public = OctetStringRef::new(&counted).unwrap();
+        for empty_auth in [None, Some(Flag(false))] {
+            assert!(
+                text(TpmKey {
+                    empty_auth,
+                    public,
+                    ..base()
+                })
+                .contains("password")
+            );
+        }
         let kind = ObjectIdentifier::new_unwrap("2.23.133.10.1.5");
         assert!(text(TpmKey { kind, ..base() }).contains("loadable"));
     }
