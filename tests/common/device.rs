@@ -1,0 +1,221 @@
+//! A device: a home of its own, a token, and its TPM where it has one.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use super::run::{Run, Server, free_ports};
+
+/// What keeps the keys of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// A file.
+    File,
+    /// A TPM 2.0: swtpm.
+    Tpm,
+}
+
+/// A machine with one token, named [`Device::TOKEN`].
+pub(crate) struct Device {
+    // Declared first: the TPM ends before its state goes.
+    swtpm: Option<Server>,
+    dir: TempDir,
+    backend: Backend,
+}
+
+/// A key of a device, and what its users need.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    /// CKA_LABEL.
+    pub(crate) label: String,
+    /// Its kind, as `devkey key new` names it.
+    pub(crate) kind: String,
+    /// RFC 7512 URI.
+    pub(crate) uri: String,
+    /// Public key as SubjectPublicKeyInfo in PEM.
+    pub(crate) pem: PathBuf,
+    /// Public key as a line of OpenSSH.
+    pub(crate) ssh: PathBuf,
+}
+
+impl Device {
+    /// The token's name and label.
+    pub(crate) const TOKEN: &str = "default";
+
+    /// A device with an empty token.
+    pub(crate) fn new(backend: Backend) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("devkey-")
+            .tempdir()
+            .unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["home", "store", "run", "tpm"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let mut device = Device {
+            swtpm: None,
+            dir,
+            backend,
+        };
+        fs::write(device.config(), device.toml()).unwrap();
+        let mut init = device.devkey().arg("init");
+        if backend == Backend::Tpm {
+            let (swtpm, tcti) = device.start_tpm();
+            device.swtpm = Some(swtpm);
+            init = init.args(["--tpm", "--tcti", &tcti]);
+        }
+        init.arg(Self::TOKEN).ok();
+        device
+    }
+
+    /// What keeps the keys.
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// A path in the device's own directory.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The directory of the tokens.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path("store")
+    }
+
+    /// The configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("devkey.toml")
+    }
+
+    /// A program run by the device's user.
+    pub(crate) fn run(&self, program: impl AsRef<OsStr>) -> Run {
+        Run::new(program)
+            .env("HOME", self.path("home"))
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("DEVKEY_CONFIG", self.config())
+            .dir(self.dir.path())
+    }
+
+    /// The command.
+    pub(crate) fn devkey(&self) -> Run {
+        self.run(env!("CARGO_BIN_EXE_devkey"))
+    }
+
+    /// `pkcs11-tool` on the module and the token.
+    pub(crate) fn pkcs11_tool(&self) -> Run {
+        self.run("pkcs11-tool")
+            .arg("--module")
+            .arg(module())
+            .args(["--token-label", Self::TOKEN])
+    }
+
+    /// Makes a key.
+    pub(crate) fn key(&self, kind: &str, label: &str) -> Key {
+        self.devkey()
+            .args(["key", "new", "--token", Self::TOKEN, "--kind", kind, label])
+            .seconds(120)
+            .ok();
+        let show = |format: &str| {
+            let shown = self
+                .devkey()
+                .args([
+                    "key",
+                    "show",
+                    "--token",
+                    Self::TOKEN,
+                    label,
+                    "--format",
+                    format,
+                ])
+                .ok();
+            shown.text()
+        };
+        let key = Key {
+            label: label.to_owned(),
+            kind: kind.to_owned(),
+            uri: show("uri").trim().to_owned(),
+            pem: self.path(format!("{label}.pub.pem")),
+            ssh: self.path(format!("{label}.pub")),
+        };
+        fs::write(&key.pem, show("pem")).unwrap();
+        fs::write(&key.ssh, show("ssh")).unwrap();
+        key
+    }
+
+    /// Lets a group read the token and the configuration, as an administrator would.
+    pub(crate) fn share_with(&self, group: &str) {
+        let paths = [self.store(), self.config()];
+        Run::new("chgrp").args(["-R", group]).args(&paths).ok();
+        Run::new("chmod").args(["-R", "g+rX"]).args(&paths).ok();
+    }
+
+    fn toml(&self) -> String {
+        let store = self.store();
+        let devkeyd = env!("CARGO_BIN_EXE_devkeyd");
+        format!(
+            "store = {:?}\ndevkeyd = {devkeyd:?}\n",
+            store.to_str().unwrap()
+        )
+    }
+
+    /// Starts the TPM; gives its TCTI.
+    fn start_tpm(&self) -> (Server, String) {
+        let port = free_ports(2);
+        let swtpm = self
+            .run("swtpm")
+            .words("socket --tpm2 --flags not-need-init,startup-clear")
+            .args(["--tpmstate", &format!("dir={}", self.path("tpm").display())])
+            .args([
+                "--server",
+                &format!("type=tcp,bindaddr=127.0.0.1,port={port}"),
+            ])
+            .args([
+                "--ctrl",
+                &format!("type=tcp,bindaddr=127.0.0.1,port={}", port + 1),
+            ])
+            .serve_on(port, &self.path("swtpm.log"));
+        (swtpm, format!("swtpm:host=127.0.0.1,port={port}"))
+    }
+}
+
+impl Key {
+    /// Whether it is RSA.
+    pub(crate) fn is_rsa(&self) -> bool {
+        self.kind.starts_with("rsa")
+    }
+
+    /// The public key as OpenSSH prints it, without the comment.
+    pub(crate) fn ssh_line(&self) -> String {
+        let line = fs::read_to_string(&self.ssh).unwrap();
+        let words: Vec<_> = line.split_whitespace().take(2).collect();
+        words.join(" ")
+    }
+}
+
+/// The module's real path, which is what ssh-agent compares with its list.
+///
+/// # Panics
+/// Where it was not built, or by a build that let libtss2 into it.
+pub(crate) fn module() -> &'static Path {
+    static MODULE: OnceLock<PathBuf> = OnceLock::new();
+    MODULE.get_or_init(|| {
+        let build = "build it by itself, with: cargo build -p devkey-pkcs11";
+        let debug = Path::new(env!("CARGO_BIN_EXE_devkey")).parent().unwrap();
+        let path = debug.join("libdevkey_pkcs11.so");
+        let path = path
+            .canonicalize()
+            .unwrap_or_else(|e| panic!("{}: {e}; {build}", path.display()));
+        let needed = Run::new("readelf").arg("--dynamic").arg(&path).ok().text();
+        assert!(
+            !needed.contains("libtss2"),
+            "{} is linked with libtss2; {build}",
+            path.display()
+        );
+        path
+    })
+}
