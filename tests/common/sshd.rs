@@ -138,16 +138,29 @@ KbdInteractiveAuthentication no
 LogLevel VERBOSE
 ";
 
-/// sshd run by root insists on /run/sshd: where it is missing it gets a /run of its own.
+/// sshd run by root insists on /run/sshd: where it is missing it gets a /run of its own, or, in a
+/// container that allows no mounts, the directory is made as Debian makes it at every boot.
 fn sshd(device: &Device) -> Run {
     let program = "/usr/sbin/sshd";
-    if !rustix::process::geteuid().is_root() || Path::new("/run/sshd").is_dir() {
-        return device.run(program).args(["-D", "-e"]);
+    let missing = rustix::process::geteuid().is_root() && !Path::new("/run/sshd").is_dir();
+    if missing && may_mount() {
+        let script = format!(
+            "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec {program} -D -e \"$@\""
+        );
+        return device
+            .run("unshare")
+            .args(["--mount", "sh", "-c", &script, "sshd"]);
     }
-    let script = format!(
-        "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec {program} -D -e \"$@\""
-    );
-    device
-        .run("unshare")
-        .args(["--mount", "sh", "-c", &script, "sshd"])
+    if missing {
+        fs::create_dir_all("/run/sshd").unwrap();
+    }
+    device.run(program).args(["-D", "-e"])
+}
+
+fn may_mount() -> bool {
+    Run::new("unshare")
+        .args(["--mount", "true"])
+        .output()
+        .status
+        .success()
 }
