@@ -19,6 +19,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(20);
 
+/// How many lines of each stream a message shows.
+const LINES: usize = 40;
+
 /// A program about to be run.
 pub(crate) struct Run {
     command: Command,
@@ -218,9 +221,20 @@ impl Output {
     }
 }
 
+/// The command line, how it ended, and the last lines that it said.
 impl std::fmt::Display for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}\n{}\n{}", self.what, self.status, self.all())
+        writeln!(f, "{}\n{}", self.what, self.status)?;
+        for said in [&self.stdout, &self.stderr] {
+            let text = String::from_utf8_lossy(said);
+            let lines: Vec<_> = text.lines().collect();
+            writeln!(
+                f,
+                "{}",
+                lines[lines.len().saturating_sub(LINES)..].join("\n")
+            )?;
+        }
+        Ok(())
     }
 }
 
