@@ -50,14 +50,44 @@ fn compare() {
     let (file, softhsm) = (devkey_file(home.path()), softhsm(home.path()));
     println!("| figure | devkey | peer | ratio | limit |");
     println!("|---|---|---|---|---|");
-    row("file: C_Sign, ECDSA P-256", "sign", 2000, [&file, &softhsm], 1.0);
-    row("C_Initialize and C_GetSlotList, 2 keys", "init", 50, [&file, &softhsm], 1.0);
+    row(
+        "file: C_Sign, ECDSA P-256",
+        "sign",
+        2000,
+        [&file, &softhsm],
+        1.0,
+    );
+    row(
+        "C_Initialize and C_GetSlotList, 2 keys",
+        "init",
+        50,
+        [&file, &softhsm],
+        1.0,
+    );
     row("dlopen", "load", 1, [&file, &softhsm], 0.3);
-    row("cold: dlopen to the first signature", "cold", 1, [&file, &softhsm], 0.5);
+    row(
+        "cold: dlopen to the first signature",
+        "cold",
+        1,
+        [&file, &softhsm],
+        0.5,
+    );
     let ours = devkey_tpm(home.path(), "tpm", &swtpm.tcti());
     let theirs = tpm2_pkcs11(home.path(), &swtpm);
-    row("TPM: C_Sign, ECDSA P-256", "sign", 200, [&ours, &theirs], 0.3);
-    row("TPM, cold: dlopen to the first signature", "cold", 1, [&ours, &theirs], 0.5);
+    row(
+        "TPM: C_Sign, ECDSA P-256",
+        "sign",
+        200,
+        [&ours, &theirs],
+        0.3,
+    );
+    row(
+        "TPM, cold: dlopen to the first signature",
+        "cold",
+        1,
+        [&ours, &theirs],
+        0.5,
+    );
     count_commands(home.path(), &swtpm);
 }
 
@@ -136,7 +166,11 @@ fn devkey(home: &Path, name: &'static str, init: &str) -> Peer {
     let dir = home.join(name);
     fs::create_dir(&dir).unwrap();
     let config = dir.join("devkey.toml");
-    let text = format!("store = {:?}\ndevkeyd = {:?}\n", dir.join("store"), built.join("devkeyd"));
+    let text = format!(
+        "store = {:?}\ndevkeyd = {:?}\n",
+        dir.join("store"),
+        built.join("devkeyd")
+    );
     fs::write(&config, text).unwrap();
     let peer = Peer {
         name: "devkey",
@@ -154,7 +188,11 @@ fn softhsm(home: &Path) -> Peer {
     let tokens = home.join("softhsm");
     fs::create_dir(&tokens).unwrap();
     let config = home.join("softhsm2.conf");
-    fs::write(&config, format!("directories.tokendir = {}\n", tokens.display())).unwrap();
+    fs::write(
+        &config,
+        format!("directories.tokendir = {}\n", tokens.display()),
+    )
+    .unwrap();
     let peer = Peer {
         name: "softhsm2",
         module: SOFTHSM.to_owned(),
@@ -188,7 +226,9 @@ fn tpm2_pkcs11(home: &Path, swtpm: &Swtpm) -> Peer {
     for words in [
         format!("init --path {store}"),
         format!("addtoken --pid 1 --label bench --sopin {PIN} --userpin {PIN} --path {store}"),
-        format!("addkey --algorithm ecc256 --label bench --key-label one --userpin {PIN} --path {store}"),
+        format!(
+            "addkey --algorithm ecc256 --label bench --key-label one --userpin {PIN} --path {store}"
+        ),
     ] {
         peer.run("tpm2_ptool", &words);
         swtpm.tool("tpm2_flushcontext", &["--transient-object"]);
