@@ -288,7 +288,8 @@ pub(crate) fn stem<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
     path.file_stem()?.to_str()
 }
 
-fn check_owner_and_mode(path: &Path, stat: &Stat) -> Result<()> {
+/// Refuses what belongs to another user than us and root, and what others can write.
+pub(crate) fn check_owner_and_mode(path: &Path, stat: &Stat) -> Result<()> {
     match objection(path, stat, geteuid().as_raw()) {
         Some(reason) => Err(refused(path, &reason)),
         None => Ok(()),

@@ -1,75 +1,154 @@
 //! The client: a token whose provider runs in the key service.
 
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::TokenPlace;
+use super::link::{Link, Linked};
+use super::protocol::{MAX_INPUT, Reply, Request};
 use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, PublicKey, Scheme};
 use crate::secret::Secret;
 use crate::store::{Certificate, KeyRecord, ObjectId, Store};
 use crate::token::{CertificateRequest, KeyRequest, Names, Token};
 
-/// Starts the program as a private child with the socket as its standard input.
-pub type Launcher = fn(program: &Path, socket: OwnedFd) -> Result<()>;
-
-/// The way to the key service, shared by all remote tokens of a process.
-#[derive(Debug)]
-pub struct Link {
-    program: PathBuf,
-    launch: Launcher,
-}
-
-impl Link {
-    /// A link that starts `program` by `launch` at the first operation that needs it.
-    pub fn new(program: PathBuf, launch: Launcher) -> Self {
-        Link { program, launch }
-    }
-}
-
-/// A token across the socket.
+/// A token across the socket. What is public it reads itself; the service is its only writer.
 #[derive(Debug)]
 pub struct RemoteToken {
     store: Store,
-    place: TokenPlace,
+    linked: Linked,
     link: Arc<Link>,
 }
 
 impl RemoteToken {
     /// A token whose public half is `store`. Asks nobody.
     pub fn new(store: Store, place: TokenPlace, link: Arc<Link>) -> Self {
-        RemoteToken { store, place, link }
+        let linked = link.register(place);
+        RemoteToken {
+            store,
+            linked,
+            link,
+        }
     }
-}
 
-fn todo<T>() -> Result<T> {
-    Err(Error::unsupported("the key service"))
+    fn call<'r, T>(
+        &self,
+        ask: impl Fn(u32) -> Request<'r>,
+        take: impl FnOnce(Reply) -> Option<T>,
+    ) -> Result<T> {
+        self.link.call(&self.linked, ask, take)
+    }
 }
 
 impl Token for RemoteToken {
     fn store(&self) -> &Store {
         &self.store
     }
-    fn sign(&self, _: &KeyRecord, _: Scheme, _: &[u8]) -> Result<Vec<u8>> {
-        todo()
+
+    fn sign(&self, key: &KeyRecord, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>> {
+        short_enough(input)?;
+        let id = &key.id;
+        let ask = |token| Request::Sign {
+            token,
+            key: Cow::Borrowed(id),
+            scheme,
+            input,
+        };
+        let length = key.public.kind().signature_len();
+        self.call(ask, |reply| match reply {
+            Reply::Signature(signature) if signature.len() == length => Some(signature),
+            _ => None,
+        })
     }
-    fn agree(&self, _: &KeyRecord, _: &PublicKey) -> Result<Secret> {
-        todo()
+
+    fn agree(&self, key: &KeyRecord, peer: &PublicKey) -> Result<Secret> {
+        let id = &key.id;
+        let ask = |token| Request::Agree {
+            token,
+            key: Cow::Borrowed(id),
+            peer: Cow::Borrowed(peer),
+        };
+        let length = key.public.kind().bits() / 8;
+        self.call(ask, |reply| match reply {
+            Reply::Secret(secret) if secret.len() == length => Some(secret),
+            _ => None,
+        })
     }
-    fn decrypt(&self, _: &KeyRecord, _: DecryptScheme, _: &[u8]) -> Result<Secret> {
-        todo()
+
+    fn decrypt(&self, key: &KeyRecord, scheme: DecryptScheme, ciphertext: &[u8]) -> Result<Secret> {
+        short_enough(ciphertext)?;
+        let id = &key.id;
+        let ask = |token| Request::Decrypt {
+            token,
+            key: Cow::Borrowed(id),
+            scheme,
+            ciphertext,
+        };
+        let most = key.public.kind().bits() / 8;
+        self.call(ask, |reply| match reply {
+            Reply::Secret(secret) if secret.len() <= most => Some(secret),
+            _ => None,
+        })
     }
-    fn generate(&self, _: &KeyRequest) -> Result<KeyRecord> {
-        todo()
+
+    fn generate(&self, request: &KeyRequest) -> Result<KeyRecord> {
+        let ask = |token| Request::Generate {
+            token,
+            request: Cow::Borrowed(request),
+        };
+        let id = self.call(ask, stored)?;
+        let listing = self.store.list()?;
+        let missing = || Error::NotFound(format!("the key that was just made, {id},"));
+        Ok(KeyRecord::clone(listing.key(&id).ok_or_else(missing)?))
     }
-    fn add_certificate(&self, _: &CertificateRequest) -> Result<Certificate> {
-        todo()
+
+    fn add_certificate(&self, request: &CertificateRequest) -> Result<Certificate> {
+        short_enough(&request.der)?;
+        let ask = |token| Request::AddCertificate {
+            token,
+            request: Cow::Borrowed(request),
+        };
+        let id = self.call(ask, stored)?;
+        let listing = self.store.list()?;
+        let certificate = listing.certificates.iter().find(|c| c.id == id);
+        let missing = || Error::NotFound(format!("the certificate that was just stored, {id},"));
+        Ok(Certificate::clone(certificate.ok_or_else(missing)?))
     }
-    fn rename(&self, _: &ObjectId, _: &Names) -> Result<()> {
-        todo()
+
+    fn rename(&self, id: &ObjectId, names: &Names) -> Result<()> {
+        let ask = |token| Request::Rename {
+            token,
+            object: Cow::Borrowed(id),
+            names: Cow::Borrowed(names),
+        };
+        self.call(ask, done)
     }
-    fn delete(&self, _: &ObjectId) -> Result<()> {
-        todo()
+
+    fn delete(&self, id: &ObjectId) -> Result<()> {
+        let ask = |token| Request::Delete {
+            token,
+            object: Cow::Borrowed(id),
+        };
+        self.call(ask, done)
+    }
+}
+
+fn stored(reply: Reply) -> Option<ObjectId> {
+    match reply {
+        Reply::Stored(id) => Some(id),
+        _ => None,
+    }
+}
+
+fn done(reply: Reply) -> Option<()> {
+    matches!(reply, Reply::Done).then_some(())
+}
+
+fn short_enough(input: &[u8]) -> Result<()> {
+    match input.len() {
+        0..=MAX_INPUT => Ok(()),
+        length => Err(Error::input(format!(
+            "{length} bytes are more than the {MAX_INPUT} that cross to the key service"
+        ))),
     }
 }

@@ -1,0 +1,143 @@
+//! The client's end of the socket: one request out, one response back, in time.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::frame::{Frame, Malformed};
+use super::protocol::{MAX_REQUEST, MAX_RESPONSE, Request, Response};
+use crate::error::Error;
+
+/// Shortest wait that a socket is told; zero would mean for ever.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
+
+/// Why there is no response. The channel is of no more use.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The service ended. Unless `sent`, it never had the whole request.
+    Ended { sent: bool },
+    /// It did not answer in time.
+    Late,
+    /// It answered what is no answer.
+    Malformed(Malformed),
+    /// The socket failed.
+    Socket(Errno),
+    /// There was no starting it.
+    NotStarted(Error),
+}
+
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        Failure::Malformed(malformed)
+    }
+}
+
+/// A connected socket and the room for what crosses it.
+pub(super) struct Channel {
+    wire: Wire,
+    request: Frame,
+    response: Frame,
+}
+
+struct Wire {
+    socket: OwnedFd,
+    /// How long each read and write waits, as the socket was last told.
+    wait: Option<Duration>,
+}
+
+impl Channel {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Channel {
+            wire: Wire { socket, wait: None },
+            request: Frame::new(MAX_REQUEST),
+            response: Frame::new(MAX_RESPONSE),
+        }
+    }
+
+    pub(super) fn raw_fd(&self) -> RawFd {
+        self.wire.socket.as_raw_fd()
+    }
+
+    /// Asks and waits for the response, `patience` at most.
+    ///
+    /// One write and one read in the steady state. A request that cannot be said is an error of
+    /// its own: nothing was sent.
+    pub(super) fn exchange(
+        &mut self,
+        request: &Request<'_>,
+        patience: Duration,
+    ) -> Result<Response, Failure> {
+        let bytes = match self.request.encode(request) {
+            Ok(bytes) => bytes,
+            Err(e) => return Ok(Err(e)),
+        };
+        let until = Instant::now() + patience;
+        self.wire.wait(patience)?;
+        let sent = self.wire.send(bytes, until);
+        self.request.clear();
+        sent?;
+        let received = self.wire.receive(&mut self.response, until);
+        let response = received.and_then(|()| Ok(self.response.decode()?));
+        self.response.clear();
+        response
+    }
+}
+
+impl Wire {
+    fn send(&mut self, mut bytes: &[u8], until: Instant) -> Result<(), Failure> {
+        loop {
+            match send(&self.socket, bytes, SendFlags::NOSIGNAL) {
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(Failure::Late),
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Failure::Ended { sent: false }),
+                Err(e) => return Err(Failure::Socket(e)),
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            self.wait_until(until)?;
+        }
+    }
+
+    fn receive(&mut self, into: &mut Frame, until: Instant) -> Result<(), Failure> {
+        loop {
+            match recv(&self.socket, into.spare(), RecvFlags::empty()) {
+                Ok((_, 0)) => return Err(Failure::Ended { sent: true }),
+                Ok((_, count)) => {
+                    if into.arrived(count)? {
+                        return Ok(());
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(Failure::Late),
+                // It ended with our request, or part of it, unread in its queue (unix(7)).
+                Err(Errno::CONNRESET) => return Err(Failure::Ended { sent: false }),
+                Err(e) => return Err(Failure::Socket(e)),
+            }
+            self.wait_until(until)?;
+        }
+    }
+
+    /// What is left of the time, after something happened that was not yet enough.
+    fn wait_until(&mut self, until: Instant) -> Result<(), Failure> {
+        match until.checked_duration_since(Instant::now()) {
+            None | Some(Duration::ZERO) => Err(Failure::Late),
+            Some(left) => self.wait(left),
+        }
+    }
+
+    fn wait(&mut self, time: Duration) -> Result<(), Failure> {
+        let time = Some(time.max(LEAST_WAIT));
+        if self.wait != time {
+            for direction in [Timeout::Send, Timeout::Recv] {
+                set_socket_timeout(&self.socket, direction, time).map_err(Failure::Socket)?;
+            }
+            self.wait = time;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+//! The way to the key service: started when it is needed, started again when it is gone.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::TokenPlace;
+use super::channel::{Channel, Failure};
+use super::frame::Malformed;
+use super::program;
+use super::protocol::{PROTOCOL, Reply, Request, Response};
+use crate::error::{Error, Result};
+
+/// Starts the program as a private child (`devkeyd --private`) with the socket as its standard
+/// input, and leaves no other copy of the socket open.
+pub type Launcher = fn(program: &Path, socket: OwnedFd) -> Result<()>;
+
+/// How long an operation may take: longer than the service itself waits for a device.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much longer key generation may take: a hardware TPM needs up to minutes for RSA.
+const GENERATION: u32 = 5;
+
+/// [`Link::raw_fd`] of a link without a connection.
+const NO_FD: RawFd = -1;
+
+/// The way to the key service, shared by all remote tokens of a process.
+///
+/// There is no connection before the first operation that needs one. The lock is held for one
+/// request and its response.
+///
+/// A forked child must not use its parent's link: the service refuses it. It closes
+/// [`Link::raw_fd`], forgets the link ([`std::mem::forget`]) and makes one of its own.
+pub struct Link {
+    program: PathBuf,
+    launch: Launcher,
+    patience: Duration,
+    connection: Mutex<Option<Connection>>,
+    fd: Arc<AtomicI32>,
+    /// Numbers given to remote tokens so far.
+    tokens: AtomicU32,
+}
+
+/// A remote token as its link knows it.
+#[derive(Debug)]
+pub(super) struct Linked {
+    pub(super) place: TokenPlace,
+    /// Names the token among those of the link, over all connections.
+    number: u32,
+}
+
+struct Connection {
+    channel: Channel,
+    patience: Duration,
+    /// The service's numbers of the tokens that were opened, by ours.
+    opened: HashMap<u32, u32>,
+    fd: Arc<AtomicI32>,
+}
+
+impl Link {
+    /// A link that starts `program` by `launch` at the first operation that needs it.
+    pub fn new(program: PathBuf, launch: Launcher) -> Self {
+        Link {
+            program,
+            launch,
+            patience: PATIENCE,
+            connection: Mutex::default(),
+            fd: Arc::new(AtomicI32::new(NO_FD)),
+            tokens: AtomicU32::new(0),
+        }
+    }
+
+    /// Sets how long an operation may take, instead of a minute; key generation five times that.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Link { patience, ..self }
+    }
+
+    /// The connection's descriptor, if there is a connection. Takes no lock: a forked child closes
+    /// this descriptor, whatever its parent's threads were doing, lest the service outlive the
+    /// parent.
+    pub fn raw_fd(&self) -> Option<RawFd> {
+        match self.fd.load(Ordering::Acquire) {
+            NO_FD => None,
+            fd => Some(fd),
+        }
+    }
+
+    pub(super) fn register(&self, place: TokenPlace) -> Linked {
+        let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        Linked { place, number }
+    }
+
+    /// Has the service do what `ask` asks of a token, and takes what is wanted from its reply.
+    ///
+    /// A service that ended is started again, once, unless the request may have been carried out
+    /// and doing it twice would not be the same. A reply that `take` does not accept ends the
+    /// connection.
+    pub(super) fn call<'r, T>(
+        &self,
+        token: &Linked,
+        ask: impl Fn(u32) -> Request<'r>,
+        take: impl FnOnce(Reply) -> Option<T>,
+    ) -> Result<T> {
+        let mut slot = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = self.attempt(&mut slot, token, &ask);
+        if let Err(Failure::Ended { sent }) = outcome
+            && (!sent || ask(0).repeatable())
+        {
+            log::warn!("{} ended; starting it again", self.program.display());
+            outcome = self.attempt(&mut slot, token, &ask);
+        }
+        let reply = outcome.map_err(|failure| self.explain(failure, ask(0).repeatable()))??;
+        take(reply).ok_or_else(|| {
+            *slot = None;
+            self.explain(
+                Failure::Malformed(Malformed("not what was asked for")),
+                true,
+            )
+        })
+    }
+
+    /// Asks once. A connection that failed is gone, as is one that a panic interrupted.
+    fn attempt<'r>(
+        &self,
+        slot: &mut Option<Connection>,
+        token: &Linked,
+        ask: &impl Fn(u32) -> Request<'r>,
+    ) -> Result<Response, Failure> {
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => self.connect().map_err(before_sending)?,
+        };
+        let response = match connection.open(token).map_err(before_sending)? {
+            Ok(number) => connection.ask(&ask(number))?,
+            Err(e) => Err(e),
+        };
+        *slot = Some(connection);
+        Ok(response)
+    }
+
+    fn connect(&self) -> Result<Connection, Failure> {
+        let program = program::check(&self.program).map_err(Failure::NotStarted)?;
+        let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+        let (ours, theirs) =
+            socketpair(family, kind, SocketFlags::CLOEXEC, None).map_err(Failure::Socket)?;
+        // From here on every message bears its sender's process id, the first one too.
+        set_socket_passcred(&theirs, true).map_err(Failure::Socket)?;
+        let mut connection = Connection {
+            channel: Channel::new(ours),
+            patience: self.patience,
+            opened: HashMap::new(),
+            fd: self.fd.clone(),
+        };
+        self.fd
+            .store(connection.channel.raw_fd(), Ordering::Release);
+        (self.launch)(&program, theirs).map_err(Failure::NotStarted)?;
+        match connection.ask(&Request::Hello { protocol: PROTOCOL })? {
+            Ok(Reply::Welcome {
+                protocol: PROTOCOL, ..
+            }) => Ok(connection),
+            Ok(Reply::Welcome { protocol, version }) => {
+                Err(Failure::NotStarted(self.other_version(protocol, &version)))
+            }
+            _ => Err(Malformed("no welcome").into()),
+        }
+    }
+
+    fn other_version(&self, protocol: u32, version: &str) -> Error {
+        let advice = match protocol < PROTOCOL {
+            true => "upgrade devkeyd",
+            false => "upgrade this program's devkey, and restart it",
+        };
+        Error::DeviceError {
+            device: self.program.display().to_string(),
+            reason: format!(
+                "devkeyd is version {version} and speaks protocol {protocol}, not {PROTOCOL}; {advice}"
+            ),
+        }
+    }
+
+    fn explain(&self, failure: Failure, repeatable: bool) -> Error {
+        let device = self.program.display().to_string();
+        match failure {
+            Failure::NotStarted(error) => error,
+            Failure::Late => Error::Timeout {
+                what: device,
+                seconds: self.patience.as_secs(),
+            },
+            Failure::Malformed(Malformed(what)) => Error::DeviceError {
+                device,
+                reason: format!("it answered what is no answer ({what}); is it devkeyd?"),
+            },
+            Failure::Socket(errno) => Error::io(format!("talking to {device}"), errno.into()),
+            Failure::Ended { .. } => Error::DeviceGone {
+                device,
+                reason: match repeatable {
+                    true => "it ended before it answered".to_owned(),
+                    false => "it ended before it answered; look whether the change was made \
+                              before you try again"
+                        .to_owned(),
+                },
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("program", &self.program)
+            .field("fd", &self.raw_fd())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// The service's number of a token.
+    fn open(&mut self, token: &Linked) -> Result<Result<u32>, Failure> {
+        if let Some(number) = self.opened.get(&token.number) {
+            return Ok(Ok(*number));
+        }
+        let place = std::borrow::Cow::Borrowed(&token.place);
+        match self.ask(&Request::Open { place })? {
+            Ok(Reply::Opened(number)) => {
+                self.opened.insert(token.number, number);
+                Ok(Ok(number))
+            }
+            Ok(_) => Err(Malformed("no number of a token").into()),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    fn ask(&mut self, request: &Request<'_>) -> Result<Response, Failure> {
+        let patience = match request {
+            Request::Generate { .. } => self.patience * GENERATION,
+            _ => self.patience,
+        };
+        self.channel.exchange(request, patience)
+    }
+}
+
+impl Drop for Connection {
+    /// Before the descriptor is closed, for its number may be another's the moment after.
+    fn drop(&mut self) {
+        self.fd.store(NO_FD, Ordering::Release);
+    }
+}
+
+/// A failure that came before the request itself was sent.
+fn before_sending(failure: Failure) -> Failure {
+    match failure {
+        Failure::Ended { .. } => Failure::Ended { sent: false },
+        other => other,
+    }
+}

@@ -1,0 +1,192 @@
+//! The server: tokens whose providers run in this process, for the process at the other end.
+
+mod peer;
+
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use self::peer::Peer;
+use super::TokenPlace;
+use super::frame::{Frame, Malformed};
+use super::protocol::{MAX_RESPONSE, PROTOCOL, Reply, Request, Response};
+use crate::error::{Error, Result};
+use crate::provider::BackEnd;
+use crate::store::{KeyRecord, ObjectId, Store};
+use crate::token::{LocalToken, Token};
+
+/// Opens the token of a place.
+pub type Opener<'a> = dyn Fn(&TokenPlace) -> Result<Arc<dyn Token>> + 'a;
+
+/// Most tokens of one connection.
+const MAX_TOKENS: usize = 256;
+
+/// Serves one connection until the client closes it.
+///
+/// # Errors
+/// Why the connection was ended otherwise: it was fed what is no message
+/// ([`Error::BadInput`]) or used by a second process ([`Error::NotPermitted`]), or it failed.
+pub fn serve(socket: OwnedFd, open: &Opener<'_>) -> Result<()> {
+    let mut peer = Peer::new(socket)?;
+    let mut response = Frame::new(MAX_RESPONSE);
+    let mut session = Session {
+        greeted: false,
+        tokens: Vec::new(),
+        open,
+    };
+    let mut goes_on = true;
+    while goes_on {
+        let Some(request) = peer.receive()? else {
+            break;
+        };
+        let answer;
+        (answer, goes_on) = session.answer(request.decode()?)?;
+        if response.encode(&answer).is_err() {
+            response.encode(&unspeakable())?;
+        }
+        peer.send(response.message())?;
+        response.clear();
+    }
+    Ok(())
+}
+
+/// Opens a token in this process by the back end that its record names.
+pub fn open_local(back_ends: &[BackEnd], place: &TokenPlace) -> Result<Arc<dyn Token>> {
+    if !place.dir.is_absolute() {
+        return Err(Error::input(
+            "a token's directory is named by an absolute path",
+        ));
+    }
+    let store = Store::open(&place.dir)?;
+    let name = &store.token().back_end;
+    let unknown = || Error::unsupported(format!("back end {name:?}, in devkeyd"));
+    let back_end = back_ends.iter().find(|known| known.name == *name);
+    let back_end = back_end.ok_or_else(unknown)?;
+    (back_end.check)(&place.settings)?;
+    Ok(Arc::new(LocalToken::open(
+        back_end,
+        store,
+        &place.settings,
+    )?))
+}
+
+/// What was said on one connection.
+struct Session<'a> {
+    greeted: bool,
+    /// The tokens that were opened; a token's number is its index.
+    tokens: Vec<(TokenPlace, Arc<dyn Token>)>,
+    open: &'a Opener<'a>,
+}
+
+impl Session<'_> {
+    /// The response to a request, and whether there may be another one.
+    fn answer(&mut self, request: Request<'_>) -> Result<(Response, bool), Malformed> {
+        match request {
+            Request::Hello { .. } if self.greeted => Err(Malformed("a second greeting")),
+            Request::Hello { protocol } => {
+                self.greeted = true;
+                Ok((Ok(welcome()), protocol == PROTOCOL))
+            }
+            _ if !self.greeted => Err(Malformed("no greeting")),
+            request => Ok(self.perform_or_end(request)),
+        }
+    }
+
+    /// A defect in a back end ends the connection, for who knows what state it left behind; the
+    /// client starts anew.
+    fn perform_or_end(&mut self, request: Request<'_>) -> (Response, bool) {
+        match catch_unwind(AssertUnwindSafe(|| self.perform(request))) {
+            Ok(response) => (response, true),
+            Err(_) => (Err(Error::Internal("a panic in devkeyd".to_owned())), false),
+        }
+    }
+
+    fn perform(&mut self, request: Request<'_>) -> Response {
+        match request {
+            Request::Hello { .. } => Ok(welcome()),
+            Request::Open { place } => self.open(place.into_owned()).map(Reply::Opened),
+            Request::Sign {
+                token,
+                key,
+                scheme,
+                input,
+            } => {
+                let (token, key) = self.key(token, &key)?;
+                token.sign(&key, scheme, input).map(Reply::Signature)
+            }
+            Request::Agree { token, key, peer } => {
+                let (token, key) = self.key(token, &key)?;
+                token.agree(&key, &peer).map(Reply::Secret)
+            }
+            Request::Decrypt {
+                token,
+                key,
+                scheme,
+                ciphertext,
+            } => {
+                let (token, key) = self.key(token, &key)?;
+                token.decrypt(&key, scheme, ciphertext).map(Reply::Secret)
+            }
+            Request::Generate { token, request } => {
+                Ok(Reply::Stored(self.token(token)?.generate(&request)?.id))
+            }
+            Request::AddCertificate { token, request } => Ok(Reply::Stored(
+                self.token(token)?.add_certificate(&request)?.id,
+            )),
+            Request::Rename {
+                token,
+                object,
+                names,
+            } => {
+                self.token(token)?.rename(&object, &names)?;
+                Ok(Reply::Done)
+            }
+            Request::Delete { token, object } => {
+                self.token(token)?.delete(&object)?;
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    fn open(&mut self, place: TokenPlace) -> Result<u32> {
+        let known = self.tokens.iter().position(|(known, _)| *known == place);
+        let number = match known {
+            Some(number) => number,
+            None if self.tokens.len() == MAX_TOKENS => {
+                return Err(Error::Full(format!("{MAX_TOKENS} tokens are open")));
+            }
+            None => {
+                let token = (self.open)(&place)?;
+                self.tokens.push((place, token));
+                self.tokens.len() - 1
+            }
+        };
+        u32::try_from(number).map_err(|e| Error::Internal(e.to_string()))
+    }
+
+    fn token(&self, number: u32) -> Result<&dyn Token> {
+        let index = usize::try_from(number).ok();
+        let token = index.and_then(|index| self.tokens.get(index));
+        let unknown = || Error::NotFound(format!("token number {number}"));
+        Ok(&*token.ok_or_else(unknown)?.1)
+    }
+
+    /// A key as the store has it now: the client has only said which one.
+    fn key(&self, token: u32, id: &ObjectId) -> Result<(&dyn Token, Arc<KeyRecord>)> {
+        let token = self.token(token)?;
+        let key = token.store().list()?.key(id).cloned();
+        let missing = || Error::NotFound(format!("key {id}"));
+        Ok((token, key.ok_or_else(missing)?))
+    }
+}
+
+fn welcome() -> Reply {
+    Reply::Welcome {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn unspeakable() -> Response {
+    Err(Error::Internal("the answer cannot be sent".to_owned()))
+}
