@@ -1,1 +1,126 @@
-fn main() {}
+//! devkeyd, the key service: private operations of tokens, in a process of their own.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic;
+use std::process::ExitCode;
+
+use devkey::backends::file;
+use devkey::provider::BackEnd;
+use devkey::service;
+use fork::Fork;
+use rustix::fs::Mode;
+use rustix::net::sockopt::{socket_domain, socket_type};
+use rustix::net::{AddressFamily, SocketType};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+
+/// The back ends that tokens may have.
+const BACK_ENDS: &[BackEnd] = &[file::BACK_END];
+
+const HELP: &str = "\
+devkeyd - the key service of devkey
+
+Programs that use a TPM token through devkey's PKCS#11 module start devkeyd
+themselves; there is no need to run it by hand.
+
+Usage: devkeyd --private    serve the program at the other end of standard input,
+                            a Unix stream socket, until it closes it
+       devkeyd --version
+       devkeyd --help
+
+Environment: DEVKEY_LOG=debug  say on standard error what is being done";
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    let only = match arguments.as_slice() {
+        [only] => only.to_str(),
+        _ => None,
+    };
+    match only {
+        Some("--private") => private(),
+        Some("--version") => say(concat!("devkeyd ", env!("CARGO_PKG_VERSION"))),
+        Some("--help" | "-h") => say(HELP),
+        _ => complain("one of --private, --version and --help is wanted"),
+    }
+}
+
+/// Leaves the parent, which so has no child to wait for but the one that ends at once, and serves.
+fn private() -> ExitCode {
+    let socket = match standard_input() {
+        Ok(socket) => socket,
+        Err(reason) => return complain(&reason),
+    };
+    // No thread was started yet, so the child may do what it likes.
+    match fork::fork() {
+        Ok(Fork::Parent(_)) => ExitCode::SUCCESS,
+        Ok(Fork::Child) => serve(socket),
+        Err(e) => complain(&format!("fork: {e}")),
+    }
+}
+
+fn serve(socket: OwnedFd) -> ExitCode {
+    if env::var_os("DEVKEY_LOG").is_some() {
+        env_logger::Builder::from_env("DEVKEY_LOG").init();
+    }
+    panic::set_hook(Box::new(|what| log::error!("{what}")));
+    if let Err(e) = harden() {
+        return complain(&e.to_string());
+    }
+    match service::serve(socket, &|place| service::open_local(BACK_ENDS, place)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("{e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The socket, under another number that no program started from here would inherit.
+fn standard_input() -> Result<OwnedFd, String> {
+    let stdin = io::stdin();
+    let stream = socket_domain(&stdin) == Ok(AddressFamily::UNIX)
+        && socket_type(&stdin) == Ok(SocketType::STREAM);
+    if !stream {
+        return Err("standard input is not a Unix stream socket; \
+                    devkeyd --private is started by devkey's PKCS#11 module, not by hand"
+            .to_owned());
+    }
+    let socket = stdin.as_fd().try_clone_to_owned();
+    let socket = socket.map_err(|e| format!("standard input: {e}"))?;
+    replace_standard_input().map_err(|e| format!("/dev/null: {e}"))?;
+    Ok(socket)
+}
+
+fn replace_standard_input() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdin(null)?)
+}
+
+/// No core dumps, no debugger of the same user, no files that others can read, no directory kept
+/// busy.
+fn harden() -> io::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(Resource::Core, none)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    env::set_current_dir("/")
+}
+
+fn say(text: &str) -> ExitCode {
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(reason: &str) -> ExitCode {
+    // Where standard error is closed, the exit status must do.
+    let _ = writeln!(io::stderr(), "devkeyd: {reason}");
+    ExitCode::from(2)
+}
