@@ -180,6 +180,9 @@ impl LocalToken {
         if let Some(key) = known(&self.open.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(key);
         }
+        // The caller's record may be older than the key's deletion.
+        let missing = || Error::NotFound(format!("key {}", record.id));
+        self.find(&record.id)?.ok_or_else(missing)?;
         if let Some(mac_key) = self.mac_key()? {
             record.check(mac_key)?;
         }
