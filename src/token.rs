@@ -180,13 +180,13 @@ impl LocalToken {
         if let Some(key) = known(&self.open.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(key);
         }
-        // The caller's record may be older than the key's deletion.
+        // The caller's record may be older than the key's deletion, or from before it was written.
         let missing = || Error::NotFound(format!("key {}", record.id));
-        self.find(&record.id)?.ok_or_else(missing)?;
+        let record = self.find(&record.id)?.ok_or_else(missing)?;
         if let Some(mac_key) = self.mac_key()? {
             record.check(mac_key)?;
         }
-        let key = self.open_key(record)?;
+        let key = self.open_key(&record)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(record.id.clone(), (record.blob.bytes.clone(), key.clone()));
         Ok(key)

@@ -53,7 +53,11 @@ impl Frame {
                     break;
                 }
                 Err(postcard::Error::SerializeBufferFull) => self.make_room()?,
-                Err(e) => return Err(Error::input(format!("cannot be sent: {e}"))),
+                Err(e) => {
+                    self.filled = self.room.len();
+                    self.clear();
+                    return Err(Error::input(format!("cannot be sent: {e}")));
+                }
             }
         }
         let length = (self.filled - HEADER) as u32;

@@ -24,8 +24,6 @@ pub type Launcher = fn(program: &Path, socket: OwnedFd) -> Result<()>;
 
 /// How long an operation may take: longer than the service itself waits for a device.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How much longer key generation may take: a hardware TPM needs up to minutes for RSA.
-const GENERATION: u32 = 5;
 
 /// [`Link::raw_fd`] of a link without a connection.
 const NO_FD: RawFd = -1;
@@ -118,12 +116,12 @@ impl Link {
             log::warn!("{} ended; starting it again", self.program.display());
             outcome = self.attempt(&mut slot, token, &ask);
         }
-        let reply = outcome.map_err(|failure| self.explain(failure, ask(0).repeatable()))??;
+        let reply = outcome.map_err(|failure| self.explain(failure, &ask(0)))??;
         take(reply).ok_or_else(|| {
             *slot = None;
             self.explain(
                 Failure::Malformed(Malformed("not what was asked for")),
-                true,
+                &ask(0),
             )
         })
     }
@@ -187,25 +185,26 @@ impl Link {
         }
     }
 
-    fn explain(&self, failure: Failure, repeatable: bool) -> Error {
+    /// What a failure means to the caller who made `request`.
+    fn explain(&self, failure: Failure, request: &Request<'_>) -> Error {
         let device = self.program.display().to_string();
         match failure {
             Failure::NotStarted(error) => error,
             Failure::Late => Error::Timeout {
                 what: device,
-                seconds: self.patience.as_secs(),
+                seconds: (self.patience * request.slowness()).as_secs(),
             },
             Failure::Malformed(Malformed(what)) => Error::DeviceError {
                 device,
                 reason: format!("it answered what is no answer ({what}); is it devkeyd?"),
             },
             Failure::Socket(errno) => Error::io(format!("talking to {device}"), errno.into()),
-            Failure::Ended { .. } => Error::DeviceGone {
+            Failure::Ended { sent } => Error::DeviceGone {
                 device,
-                reason: match repeatable {
-                    true => "it ended before it answered".to_owned(),
-                    false => "it ended before it answered; look whether the change was made \
-                              before you try again"
+                reason: match sent && !request.repeatable() {
+                    false => "it ended before it answered".to_owned(),
+                    true => "it ended before it answered; look whether the change was made \
+                             before you try again"
                         .to_owned(),
                 },
             },
@@ -240,11 +239,8 @@ impl Connection {
     }
 
     fn ask(&mut self, request: &Request<'_>) -> Result<Response, Failure> {
-        let patience = match request {
-            Request::Generate { .. } => self.patience * GENERATION,
-            _ => self.patience,
-        };
-        self.channel.exchange(request, patience)
+        self.channel
+            .exchange(request, self.patience * request.slowness())
     }
 }
 

@@ -105,6 +105,15 @@ pub(super) enum Request<'a> {
 }
 
 impl Request<'_> {
+    /// How many times longer than most requests it may take: a hardware TPM needs up to minutes
+    /// to make an RSA key.
+    pub(super) fn slowness(&self) -> u32 {
+        match self {
+            Request::Generate { .. } => 5,
+            _ => 1,
+        }
+    }
+
     /// Whether doing it twice is as good as once.
     pub(super) fn repeatable(&self) -> bool {
         match self {

@@ -1,6 +1,7 @@
 //! A device to be tried: a back end with its settings, a directory, and what must outlive both.
 
 use std::any::Any;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use devkey::provider::{BackEnd, Place, Provider, Settings};
@@ -34,6 +35,11 @@ impl Device {
     /// Opens it anew, as another process does.
     pub(crate) fn open(&self, binding: Option<&str>) -> Arc<dyn Provider> {
         (self.back_end.open)(&self.place(binding)).unwrap()
+    }
+
+    /// Its back end and settings, and the directory of a token on it.
+    pub(crate) fn token(&self) -> (&'static BackEnd, &Settings, PathBuf) {
+        (self.back_end, &self.settings, self.dir.path().join("token"))
     }
 
     /// All that the back end keeps in the token's directory.

@@ -13,6 +13,10 @@
 mod device;
 mod peer;
 mod provider;
+mod token;
+
+#[path = "../common/devkeyd.rs"]
+mod devkeyd;
 
 use device::Device;
 
@@ -53,6 +57,48 @@ macro_rules! back_ends {
                     keys_sign_in_threads
                     nothing_private_is_printed
                 }
+
+                mod local {
+                    use super::*;
+                    token_rules! { $device; token::local }
+                }
+
+                mod remote {
+                    use super::*;
+                    token_rules! { $device; token::remote }
+                }
+            }
+        )*
+    };
+}
+
+/// The rules of tokens over a back end, in this process and across the socket of a real devkeyd.
+macro_rules! token_rules {
+    ($device:expr; $open:path) => {
+        token_rules! { $device; $open;
+            every_capability_works
+            two_keys_agree
+            what_openssl_encrypts_is_decrypted
+            names_are_kept
+            bad_names_are_refused
+            certificates_are_kept
+            what_is_deleted_is_gone
+            a_key_is_used_for_its_uses_alone
+            an_edited_record_is_refused
+            a_record_of_another_token_is_refused
+            what_is_not_there_is_not_found
+            bad_input_is_refused
+            keys_sign_in_threads
+            changes_by_another_are_seen
+            a_read_only_store_signs
+        }
+    };
+    ($device:expr; $open:path; $($rule:ident)*) => {
+        $(
+            #[test]
+            fn $rule() {
+                let device: fn() -> Device = $device;
+                token::$rule(device, $open);
             }
         )*
     };

@@ -5,13 +5,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
 use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::socket_passcred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg,
     send,
 };
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::super::frame::{Frame, Malformed};
 use super::super::protocol::MAX_REQUEST;
@@ -22,6 +23,8 @@ pub(super) struct Peer {
     socket: OwnedFd,
     /// The process that sent the first message, and alone may send more.
     pid: Option<Pid>,
+    /// That process, to notice its end: others may still have its descriptor.
+    process: Option<OwnedFd>,
     request: Frame,
 }
 
@@ -33,6 +36,7 @@ impl Peer {
             Ok(true) => Ok(Peer {
                 socket,
                 pid: None,
+                process: None,
                 request: Frame::new(MAX_REQUEST),
             }),
             Ok(false) => Err(Error::input("the socket was made without SO_PASSCRED")),
@@ -70,9 +74,19 @@ impl Peer {
         Ok(())
     }
 
-    /// Waits for bytes or for the end. What is read at the end bears process id 0, which rustix
+    /// Waits for bytes, or for the end of the connection or the process. What is read at the end bears process id 0, which rustix
     /// has no value for; so nothing is read there.
     fn at_end(&self) -> Result<bool> {
+        if let Some(process) = &self.process {
+            let mut either = [&self.socket, process].map(|fd| PollFd::new(fd, PollFlags::IN));
+            retry_on_intr(|| poll(&mut either, None)).map_err(failed)?;
+            if either
+                .last()
+                .is_some_and(|process| !process.revents().is_empty())
+            {
+                return Ok(true);
+            }
+        }
         let mut byte = [0u8];
         match retry_on_intr(|| recv(&self.socket, &mut byte, RecvFlags::PEEK)) {
             Ok((_, count)) => Ok(count == 0),
@@ -103,10 +117,16 @@ impl Peer {
             return Err(Malformed("descriptors attached").into());
         }
         let sender = sender.ok_or(Malformed("no credentials"))?;
-        match self.pid.get_or_insert(sender) {
-            first if *first == sender => Ok(message.bytes),
-            _ => Err(Error::NotPermitted("serve another process".to_owned())),
+        match self.pid {
+            Some(first) if first == sender => {}
+            Some(_) => return Err(Error::NotPermitted("serve another process".to_owned())),
+            None => {
+                self.pid = Some(sender);
+                // Linux has it since 5.3. Without it the end of the last descriptor must do.
+                self.process = pidfd_open(sender, PidfdFlags::empty()).ok();
+            }
         }
+        Ok(message.bytes)
     }
 }
 

@@ -1,0 +1,462 @@
+//! The specification of [`Token`] in code, for a token in this process and for one across the
+//! socket of the key service.
+//!
+//! Each rule names the line that was changed to see it fail.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+
+use devkey::Error;
+use devkey::key::{DecryptScheme, Hash, KeyKind, Scheme, Usage, ecdsa_input};
+use devkey::provider::Capability;
+use devkey::service::{Link, RemoteToken, TokenPlace};
+use devkey::store::{KeyRecord, ObjectId, Store};
+use devkey::token::{
+    CertificateRequest, KeyRequest, LocalToken, MAX_NAME, Names, Token, TokenRequest,
+};
+use tempfile::TempDir;
+
+use crate::device::Device;
+use crate::{devkeyd, peer};
+
+type Fresh = fn() -> Device;
+/// Opens the token of a device.
+type Open = fn(&Device) -> Arc<dyn Token>;
+
+pub(crate) fn local(device: &Device) -> Arc<dyn Token> {
+    let (back_end, settings, dir) = device.token();
+    let store = Store::open(&dir).unwrap();
+    Arc::new(LocalToken::open(back_end, store, settings).unwrap())
+}
+
+pub(crate) fn remote(device: &Device) -> Arc<dyn Token> {
+    let (_, settings, dir) = device.token();
+    let store = Store::open(&dir).unwrap();
+    let settings = settings.clone();
+    let link = Link::new(devkeyd::PROGRAM.into(), devkeyd::launch);
+    Arc::new(RemoteToken::new(
+        store,
+        TokenPlace { dir, settings },
+        Arc::new(link),
+    ))
+}
+
+/// Seen to fail with `hash` instead of the scheme's own in `PublicKey::verify`, and with the
+/// length check of `RemoteToken::sign` against `signature_len() + 1`.
+pub(crate) fn every_capability_works(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    let capabilities = token.store().token().capabilities.clone();
+    assert!(!capabilities.is_empty());
+    for Capability {
+        kind,
+        schemes,
+        usage,
+    } in capabilities
+    {
+        let key = generate(&*token, kind, if usage.sign { Usage::SIGN } else { usage });
+        assert_eq!(key.public.kind(), kind);
+        let listed = token.store().list().unwrap().key(&key.id).cloned();
+        assert_eq!(listed.unwrap().public, key.public);
+        for scheme in schemes {
+            let input = input(kind, scheme);
+            let signature = token.sign(&key, scheme, &input).unwrap();
+            assert_eq!(signature.len(), kind.signature_len());
+            key.public.verify(scheme, &input, &signature).unwrap();
+        }
+    }
+}
+
+/// Seen to fail with the own public key instead of `peer` in `RemoteToken::agree`, and in
+/// `LocalToken::agree`.
+pub(crate) fn two_keys_agree(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    for kind in kinds(&*token, |usage| usage.agree) {
+        let key = generate(&*token, kind, AGREE);
+        let (public, theirs) = peer::agree(&key.public);
+        assert_eq!(token.agree(&key, &public).unwrap().expose(), theirs);
+    }
+}
+
+/// Seen to fail with `Hash::Sha512` instead of `scheme` in both `decrypt`s.
+pub(crate) fn what_openssl_encrypts_is_decrypted(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    for kind in kinds(&*token, |usage| usage.decrypt).into_iter().take(1) {
+        let key = generate(&*token, kind, DECRYPT);
+        let scheme = DecryptScheme::RsaOaep(Hash::Sha256);
+        let mut sealed = peer::encrypt(&key.public, Hash::Sha256, b"a secret");
+        let plain = token.decrypt(&key, scheme, &sealed).unwrap();
+        assert_eq!(plain.expose(), b"a secret");
+        sealed[9] ^= 1;
+        let refused = token.decrypt(&key, scheme, &sealed);
+        assert!(matches!(refused, Err(Error::Crypto)), "{refused:?}");
+    }
+}
+
+/// Seen to fail with `key.label = …` taken out of `LocalToken::rename`, and with
+/// `Names::default()` sent by `RemoteToken::rename`.
+pub(crate) fn names_are_kept(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    let kind = first_kind(&*token);
+    let plain = generate(&*token, kind, Usage::SIGN);
+    assert_eq!(
+        (plain.label.as_str(), &plain.cka_id),
+        ("key", &plain.public.id())
+    );
+    let request = KeyRequest {
+        kind,
+        usage: Usage::SIGN,
+        names: names(Some("a label, ünd"), Some(&[0, 1, 0xff])),
+    };
+    let named = token.generate(&request).unwrap();
+    assert_eq!(
+        (named.label.as_str(), named.cka_id.as_slice()),
+        ("a label, ünd", &[0, 1, 0xff][..])
+    );
+    token.rename(&named.id, &names(Some("new"), None)).unwrap();
+    token.rename(&plain.id, &names(None, Some(b"id"))).unwrap();
+    let listing = open(&device).store().list().unwrap();
+    let now = |key: &KeyRecord| {
+        let key = listing.key(&key.id).unwrap();
+        (key.label.clone(), key.cka_id.clone())
+    };
+    assert_eq!(now(&named), ("new".to_owned(), vec![0, 1, 0xff]));
+    assert_eq!(now(&plain), ("key".to_owned(), b"id".to_vec()));
+    // Its record was written anew; it is still good, to who opens it anew too.
+    sign(&*token, listing.key(&named.id).unwrap()).unwrap();
+    sign(&*open(&device), listing.key(&named.id).unwrap()).unwrap();
+}
+
+/// Seen to fail with `names.check()` taken out of the three methods of `LocalToken`.
+pub(crate) fn bad_names_are_refused(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    let kind = first_kind(&*token);
+    let key = generate(&*token, kind, Usage::SIGN);
+    let der = certificate();
+    let long = "x".repeat(MAX_NAME + 1);
+    for bad in [
+        names(Some(""), None),
+        names(Some(&long), None),
+        names(None, Some(&[])),
+        names(None, Some(long.as_bytes())),
+    ] {
+        let refused = |what: Result<(), Error>| assert!(matches!(what, Err(Error::BadInput(_))));
+        let (usage, names) = (Usage::SIGN, bad.clone());
+        refused(token.generate(&KeyRequest { kind, usage, names }).map(drop));
+        refused(token.rename(&key.id, &bad));
+        let (der, names) = (der.clone(), bad);
+        refused(
+            token
+                .add_certificate(&CertificateRequest { der, names })
+                .map(drop),
+        );
+    }
+    assert_eq!(token.store().list().unwrap().keys.len(), 1);
+}
+
+/// Seen to fail with the search for a twin taken out of `LocalToken::add_certificate`, and with
+/// `label: None` there.
+pub(crate) fn certificates_are_kept(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    let request = CertificateRequest {
+        der: certificate(),
+        names: names(Some("web"), Some(b"7")),
+    };
+    let added = token.add_certificate(&request).unwrap();
+    assert_eq!(added.der, request.der);
+    assert_eq!(added.label.as_deref(), Some("web"));
+    let again = token.add_certificate(&request);
+    assert!(matches!(again, Err(Error::Exists(_))), "{again:?}");
+    token.rename(&added.id, &names(Some("mail"), None)).unwrap();
+    let listing = open(&device).store().list().unwrap();
+    assert_eq!(listing.certificates.len(), 1);
+    assert_eq!(listing.certificates[0].label.as_deref(), Some("mail"));
+    assert_eq!(listing.certificates[0].cka_id.as_deref(), Some(&b"7"[..]));
+    token.delete(&added.id).unwrap();
+    assert!(token.store().list().unwrap().certificates.is_empty());
+    let der = b"no certificate".to_vec();
+    let bad = token.add_certificate(&CertificateRequest { der, ..request });
+    assert!(matches!(bad, Err(Error::BadInput(_))), "{bad:?}");
+}
+
+/// Seen to fail with `self.forget(id)` taken out of `LocalToken::delete`, with `self.find` taken
+/// out of `LocalToken::key`, and with the client's id not looked up in `Session::key`.
+pub(crate) fn what_is_deleted_is_gone(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    let key = generate(&*token, first_kind(&*token), Usage::SIGN);
+    sign(&*token, &key).unwrap();
+    token.delete(&key.id).unwrap();
+    assert!(token.store().list().unwrap().keys.is_empty());
+    not_found(sign(&*token, &key));
+    not_found(token.delete(&key.id));
+    not_found(sign(&*open(&device), &key));
+}
+
+/// Seen to fail with the `permit` lines of `LocalToken` taken out (the back end then refuses, but
+/// not as it should).
+pub(crate) fn a_key_is_used_for_its_uses_alone(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    let key = generate(&*token, first_kind(&*token), Usage::SIGN);
+    not_permitted(token.agree(&key, &key.public));
+    not_permitted(token.decrypt(&key, DecryptScheme::RsaOaep(Hash::Sha256), &[0; 256]));
+    for kind in kinds(&*token, |usage| usage.agree).into_iter().take(1) {
+        let key = generate(&*token, kind, AGREE);
+        not_permitted(sign(&*token, &key));
+    }
+    for kind in kinds(&*token, |usage| usage.decrypt).into_iter().take(1) {
+        let key = generate(&*token, kind, DECRYPT);
+        not_permitted(sign(&*token, &key));
+    }
+}
+
+/// An edited record is listed, for listing asks no device, and refused at its first use.
+///
+/// Seen to fail with `record.check(mac_key)?` taken out of `LocalToken::key`.
+pub(crate) fn an_edited_record_is_refused(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let key = generate(&*open(&device), first_kind(&*open(&device)), Usage::SIGN);
+    let path = key_file(&device, &key.id);
+    let text = fs::read_to_string(&path).unwrap();
+    let edited = text.replacen("label = \"key\"", "label = \"kez\"", 1);
+    assert_ne!(text, edited);
+    fs::write(&path, edited).unwrap();
+    let token = open(&device);
+    let listed = token.store().list().unwrap().keys[0].clone();
+    assert_eq!(listed.label, "kez");
+    let signed = sign(&*token, &listed);
+    match token.store().token().secret {
+        Some(_) => assert!(matches!(signed, Err(Error::BadBlob)), "{signed:?}"),
+        None => assert!(signed.is_ok(), "nothing seals the records of this token"),
+    }
+    fs::write(&path, text).unwrap();
+    sign(&*open(&device), &key).unwrap();
+}
+
+/// Seen to fail with `LocalToken::create` giving every token the same secret, the same root and no
+/// check of the blob (`open_unchecked` of the soft back end).
+pub(crate) fn a_record_of_another_token_is_refused(fresh: Fresh, open: Open) {
+    let (device, other) = (with_token(fresh), with_token(fresh));
+    let foreign = generate(&*open(&other), first_kind(&*open(&other)), Usage::SIGN);
+    let from = key_file(&other, &foreign.id);
+    fs::copy(from, key_file(&device, &foreign.id)).unwrap();
+    let token = open(&device);
+    let listed = token.store().list().unwrap().keys[0].clone();
+    let signed = sign(&*token, &listed);
+    assert!(matches!(signed, Err(Error::BadBlob)), "{signed:?}");
+}
+
+/// Seen to fail with `self.find` taken out of `LocalToken::key` (signing), and with `Store::remove`
+/// and `rename` made to do nothing where there is nothing.
+pub(crate) fn what_is_not_there_is_not_found(fresh: Fresh, open: Open) {
+    let (device, other) = (with_token(fresh), with_token(fresh));
+    let foreign = generate(&*open(&other), first_kind(&*open(&other)), Usage::SIGN);
+    let token = open(&device);
+    not_found(sign(&*token, &foreign));
+    not_found(token.rename(&foreign.id, &names(Some("x"), None)));
+    not_found(token.delete(&foreign.id));
+}
+
+/// Seen to fail with `perform_or_end` ending the connection at every error of an Ed25519 key made
+/// anew (remote), and with the length checks of the back end taken out (local).
+pub(crate) fn bad_input_is_refused(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    let kind = first_kind(&*token);
+    let key = generate(&*token, kind, Usage::SIGN);
+    let scheme = kind.schemes()[0];
+    for length in [0, 1, 31, 49, 1000, 100_000] {
+        let refused = token.sign(&key, scheme, &vec![0; length]);
+        assert!(matches!(refused, Err(Error::BadInput(_))), "{refused:?}");
+    }
+    let other = match kind.is_rsa() {
+        true => Scheme::Ecdsa,
+        false => Scheme::RsaPss(Hash::Sha256),
+    };
+    assert!(token.sign(&key, other, &[0; 32]).is_err());
+    sign(&*token, &key).unwrap();
+}
+
+/// Seen to fail with the lock of `Link::call` released before the response is read (by a second
+/// `Mutex` around each half of `Channel::exchange`).
+pub(crate) fn keys_sign_in_threads(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    let kind = first_kind(&*token);
+    let keys = [(); 2].map(|()| generate(&*token, kind, Usage::SIGN));
+    thread::scope(|scope| {
+        for number in 0..8_usize {
+            let (token, key) = (&token, &keys[number % 2]);
+            scope.spawn(move || {
+                for _ in 0..8 {
+                    sign(&**token, key).unwrap();
+                }
+            });
+        }
+    });
+}
+
+/// Seen to fail with `Store::list` giving its first listing for ever.
+pub(crate) fn changes_by_another_are_seen(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let (token, other) = (open(&device), open(&device));
+    let kind = first_kind(&*token);
+    assert!(other.store().list().unwrap().keys.is_empty());
+    let key = generate(&*token, kind, Usage::SIGN);
+    let seen = other.store().list().unwrap().key(&key.id).cloned().unwrap();
+    sign(&*other, &seen).unwrap();
+    token
+        .rename(&key.id, &names(Some("renamed"), None))
+        .unwrap();
+    let seen = other.store().list().unwrap().key(&key.id).cloned().unwrap();
+    assert_eq!(seen.label, "renamed");
+    token.delete(&key.id).unwrap();
+    assert!(other.store().list().unwrap().keys.is_empty());
+}
+
+/// Seen to fail with `dir.lock()` added to `Store::list`.
+pub(crate) fn a_read_only_store_signs(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let key = generate(&*open(&device), first_kind(&*open(&device)), Usage::SIGN);
+    let (_, _, dir) = device.token();
+    let _read_only = ReadOnly::make(&dir);
+    let token = open(&device);
+    sign(&*token, &token.store().list().unwrap().keys[0]).unwrap();
+    let refused = token.delete(&key.id);
+    let clear = matches!(refused, Err(Error::ReadOnly(_) | Error::Refused { .. }));
+    assert!(clear, "{refused:?}");
+}
+
+const AGREE: Usage = Usage {
+    sign: false,
+    agree: true,
+    decrypt: false,
+};
+const DECRYPT: Usage = Usage {
+    sign: false,
+    agree: false,
+    decrypt: true,
+};
+
+/// A device on which a token was made.
+fn with_token(fresh: Fresh) -> Device {
+    let device = fresh();
+    let (back_end, settings, dir) = device.token();
+    let request = TokenRequest {
+        dir: &dir,
+        label: "test",
+        settings: settings.clone(),
+    };
+    LocalToken::create(back_end, &request).unwrap();
+    device
+}
+
+fn kinds(token: &dyn Token, wanted: impl Fn(Usage) -> bool) -> Vec<KeyKind> {
+    let capabilities = token.store().token().capabilities.iter();
+    let able = capabilities.filter(|capability| wanted(capability.usage));
+    able.map(|capability| capability.kind).collect()
+}
+
+/// A kind that every back end makes soon.
+fn first_kind(token: &dyn Token) -> KeyKind {
+    kinds(token, |usage| usage.sign)[0]
+}
+
+fn generate(token: &dyn Token, kind: KeyKind, usage: Usage) -> KeyRecord {
+    let names = Names::default();
+    token.generate(&KeyRequest { kind, usage, names }).unwrap()
+}
+
+fn sign(token: &dyn Token, key: &KeyRecord) -> Result<(), Error> {
+    let kind = key.public.kind();
+    let input = input(kind, kind.schemes()[0]);
+    let signature = token.sign(key, kind.schemes()[0], &input)?;
+    key.public.verify(kind.schemes()[0], &input, &signature)
+}
+
+fn input(kind: KeyKind, scheme: Scheme) -> Vec<u8> {
+    match scheme {
+        Scheme::Ecdsa => ecdsa_input(kind, &[0x17; 32]).unwrap(),
+        Scheme::RsaPkcs1(hash) | Scheme::RsaPss(hash) => vec![0x17; hash.size()],
+        Scheme::Ed25519 => b"a message of no particular length".to_vec(),
+    }
+}
+
+fn names(label: Option<&str>, cka_id: Option<&[u8]>) -> Names {
+    Names {
+        label: label.map(str::to_owned),
+        cka_id: cka_id.map(<[u8]>::to_vec),
+    }
+}
+
+fn key_file(device: &Device, id: &ObjectId) -> PathBuf {
+    device.token().2.join(format!("{id}.key"))
+}
+
+fn not_found<T: std::fmt::Debug>(result: Result<T, Error>) {
+    assert!(matches!(result, Err(Error::NotFound(_))), "{result:?}");
+}
+
+fn not_permitted<T: std::fmt::Debug>(result: Result<T, Error>) {
+    assert!(matches!(result, Err(Error::NotPermitted(_))), "{result:?}");
+}
+
+/// Some certificate, DER.
+fn certificate() -> Vec<u8> {
+    let dir = TempDir::new().unwrap();
+    let mut openssl = Command::new("openssl");
+    openssl
+        .current_dir(&dir)
+        .args(["req", "-x509", "-newkey", "ec"]);
+    openssl.args(["-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    openssl.args(["-keyout", "key", "-subj", "/CN=test", "-outform", "DER"]);
+    let made = openssl.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    made.stdout
+}
+
+/// A directory that cannot be written: by its mode, or for root by a mount.
+struct ReadOnly<'a>(&'a Path);
+
+impl<'a> ReadOnly<'a> {
+    fn make(dir: &'a Path) -> Self {
+        let dir_text = dir.to_str().unwrap();
+        if rustix::process::geteuid().is_root() {
+            run("mount", &["--bind", dir_text, dir_text]);
+            run("mount", &["-o", "remount,bind,ro", dir_text]);
+        } else {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o500)).unwrap();
+        }
+        ReadOnly(dir)
+    }
+}
+
+impl Drop for ReadOnly<'_> {
+    fn drop(&mut self) {
+        if rustix::process::geteuid().is_root() {
+            run("umount", &["--lazy", self.0.to_str().unwrap()]);
+        } else {
+            fs::set_permissions(self.0, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    assert!(
+        Command::new(program)
+            .args(arguments)
+            .status()
+            .unwrap()
+            .success()
+    );
+}
