@@ -63,6 +63,22 @@ impl Environment {
             data_home: path("XDG_DATA_HOME").or_else(|| under_home(".local/share")),
         }
     }
+
+    /// The configuration files that are looked for.
+    pub fn config_files(&self) -> Vec<PathBuf> {
+        match &self.config {
+            Some(only) => vec![only.clone()],
+            None => [PathBuf::from(SYSTEM_CONFIG)]
+                .into_iter()
+                .chain(self.user_config())
+                .collect(),
+        }
+    }
+
+    fn user_config(&self) -> Option<PathBuf> {
+        let home = self.config_home.as_ref()?;
+        Some(home.join("devkey/devkey.toml"))
+    }
 }
 
 /// The tokens of this process and how they are reached.
@@ -105,15 +121,11 @@ impl Config {
             return Ok(config);
         }
         config.read_if_there(Path::new(SYSTEM_CONFIG), Some(Path::new(SYSTEM_STORE)))?;
-        let user = environment
-            .config_home
-            .as_ref()
-            .map(|home| home.join("devkey/devkey.toml"));
         let store = environment
             .data_home
             .as_ref()
             .map(|home| home.join("devkey"));
-        match user {
+        match environment.user_config() {
             Some(user) => config.read_if_there(&user, store.as_deref())?,
             None => config.stores.extend(store),
         }
@@ -149,6 +161,19 @@ impl Config {
             }
         }
         found
+    }
+
+    /// Those tokens that the configuration names and that are nowhere, each an error at its line.
+    pub fn unplaced(&self) -> Vec<Error> {
+        let lost = |token: &&file::NamedToken| match &token.directory {
+            Some(dir) => !Store::exists(dir),
+            None => self.find_dir(&token.name).is_none(),
+        };
+        let named = self.named.iter().filter(|token| token.enabled);
+        named
+            .filter(lost)
+            .map(|token| token.error(format!("there is no token {}", token.name)))
+            .collect()
     }
 
     /// Where a new token of that name would live: the user's store, or the only one.

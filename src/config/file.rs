@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::check_name;
 use crate::error::{Error, Result};
@@ -25,6 +25,19 @@ pub(super) struct NamedToken {
     pub(super) directory: Option<PathBuf>,
     pub(super) enabled: bool,
     pub(super) settings: Vec<Setting>,
+    path: PathBuf,
+    line: usize,
+}
+
+impl NamedToken {
+    /// An error that points at the table.
+    pub(super) fn error(&self, reason: impl Into<String>) -> Error {
+        Error::BadConfig {
+            path: self.path.clone(),
+            line: self.line,
+            reason: reason.into(),
+        }
+    }
 }
 
 /// A setting for a back end, and where it stands.
@@ -39,6 +52,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Where it stands: the file and the line, from 1, as an editor takes them.
+    pub fn origin(&self) -> String {
+        format!("{}:{}", self.path.display(), self.line)
+    }
+
     /// An error that points at the setting.
     pub fn error(&self, reason: impl Into<String>) -> Error {
         Error::BadConfig {
@@ -95,17 +113,23 @@ impl Source<'_> {
         let mut tokens = Vec::new();
         for (name, value) in self.table(value)? {
             check_name(name.get_ref()).map_err(|e| self.error(name.span(), e.to_string()))?;
-            tokens.push(self.token(name.get_ref(), value)?);
+            tokens.push(self.token(name, value)?);
         }
         Ok(tokens)
     }
 
-    fn token(&self, name: &str, value: &Spanned<DeValue<'_>>) -> Result<NamedToken> {
+    fn token(
+        &self,
+        name: &Spanned<DeString<'_>>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<NamedToken> {
         let mut token = NamedToken {
-            name: name.to_owned(),
+            name: name.get_ref().clone().into_owned(),
             directory: None,
             enabled: true,
             settings: Vec::new(),
+            path: self.path.to_owned(),
+            line: self.line(name.span()),
         };
         for (key, value) in self.table(value)? {
             match key.get_ref().as_ref() {
