@@ -1,1 +1,148 @@
-fn main() {}
+//! The `devkey` command: tokens, keys, configuration and the agent, for people and scripts.
+//!
+//! A command returns an [`Answer`](output::Answer) or a [`Failure`](failure::Failure); only
+//! `output` writes.
+
+mod agent;
+mod config;
+mod failure;
+mod init;
+mod key;
+mod output;
+mod ssh;
+mod token;
+mod tokens;
+mod uri;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use devkey::backends;
+use devkey::provider::BackEnd;
+
+use crate::output::{Answer, Outcome};
+
+/// Every back end, all in this process: the command never needs the key service.
+const BACK_ENDS: &[BackEnd] = &[backends::file::BACK_END];
+
+/// A private key per device that nobody can read, copy or move.
+#[derive(Debug, Parser)]
+#[command(
+    name = "devkey",
+    version,
+    max_term_width = 100,
+    after_help = "Start here:
+  devkey init                   make a token in your home directory
+  devkey init --tpm             make one whose keys live in the machine's TPM
+  devkey key new laptop         make a key on it and print its OpenSSH line
+
+Exit code: 0, 1 where something failed, 2 for a wrong command line.
+DEVKEY_LOG=debug says more on standard error. Settings: devkey.toml(5), `devkey config`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Args),
+    /// Make, list, show and delete keys
+    #[command(subcommand, after_help = "Next: `devkey key new --help`.")]
+    Key(key::Command),
+    /// List and show tokens
+    #[command(subcommand, after_help = "Next: `devkey token list`.")]
+    Token(token::Command),
+    Config(config::Args),
+    /// Work with ssh-agent
+    #[command(subcommand, after_help = "Next: `devkey agent refresh`.")]
+    Agent(agent::Command),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:
+  devkey completion bash > ~/.local/share/bash-completion/completions/devkey
+Next: start a new shell.")]
+    Completion {
+        /// Shell to complete in
+        #[arg(value_parser = ["bash", "zsh", "fish"])]
+        shell: String,
+    },
+}
+
+impl Command {
+    fn run(self) -> Outcome {
+        match self {
+            Command::Init(args) => init::run(&args),
+            Command::Key(command) => key::run(&command),
+            Command::Token(command) => token::run(&command),
+            Command::Config(args) => config::run(&args),
+            Command::Agent(command) => agent::run(&command),
+            Command::Completion { shell } => Ok(completion(&shell)),
+        }
+    }
+
+    /// Whether a device may be asked, and its library speak.
+    fn touches_device(&self) -> bool {
+        match self {
+            Command::Init(_) => true,
+            Command::Key(command) => command.touches_device(),
+            _ => false,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    if cli.command.touches_device() {
+        quiet_libtss2();
+    }
+    output::finish(cli.command.run())
+}
+
+fn completion(shell: &str) -> Answer {
+    let shell = match shell {
+        "zsh" => Shell::Zsh,
+        "fish" => Shell::Fish,
+        _ => Shell::Bash,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "devkey", &mut script);
+    Answer::text(String::from_utf8_lossy(&script))
+}
+
+/// Warnings go to standard error; the store's are left to the commands, which name broken files.
+fn start_log() {
+    let filter = env_logger::Env::new().filter_or("DEVKEY_LOG", "warn,devkey::store=off");
+    env_logger::Builder::from_env(filter)
+        .format(|to, record| {
+            let level = record.level().as_str().to_ascii_lowercase();
+            writeln!(to, "devkey: {level}: {}", record.args())
+        })
+        .init();
+}
+
+/// Starts the command anew, once, with libtss2's own messages turned off: it prints every error
+/// code that is handled here, and reads nothing but the environment that it was started with.
+#[cfg(feature = "tpm")]
+fn quiet_libtss2() {
+    use std::os::unix::process::CommandExt;
+    use std::{env, process};
+
+    let wanted = |name| env::var_os(name).is_some();
+    if wanted("TSS2_LOG") || wanted("DEVKEY_LOG") {
+        return;
+    }
+    let Ok(program) = env::current_exe() else {
+        return;
+    };
+    let mut args = env::args_os();
+    let mut again = process::Command::new(program);
+    again.arg0(args.next().unwrap_or_default());
+    let error = again.args(args).env("TSS2_LOG", "all+none").exec();
+    log::debug!("libtss2 stays noisy: {error}");
+}
+
+#[cfg(not(feature = "tpm"))]
+fn quiet_libtss2() {}

@@ -1,0 +1,109 @@
+//! `devkey config`: where the configuration is, and whether it is right.
+
+use std::path::Path;
+
+use devkey::config::FoundToken;
+use devkey::{Error, Result as LibraryResult};
+
+use crate::BACK_ENDS;
+use crate::failure::Failure;
+use crate::output::{self, Answer, Outcome};
+use crate::token::broken;
+use crate::tokens::Tokens;
+
+/// Show or check the configuration
+///
+/// Without a subcommand: the files and stores that are in force.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  devkey config check
+Next: correct what it names; settings are described in devkey.toml(5).")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Read the configuration and open every token, without touching a device
+    ///
+    /// Exit code 1 where anything is wrong. Errors of the configuration name file and line.
+    #[command(after_help = "Example:
+  DEVKEY_CONFIG=./devkey.toml devkey config check
+Next: `devkey token list`.")]
+    Check,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let tokens = Tokens::load()?;
+    match args.command {
+        None => Ok(Answer::text(paths(&tokens))),
+        Some(Command::Check) => Ok(check(&tokens)),
+    }
+}
+
+fn paths(tokens: &Tokens) -> String {
+    let config = &tokens.config;
+    let mut fields = Vec::new();
+    for file in tokens.environment.config_files() {
+        let there = match config.files.contains(&file) {
+            true => "",
+            false => " (not there)",
+        };
+        fields.push(("configuration", format!("{}{there}", file.display())));
+    }
+    for store in &config.stores {
+        let there = if store.exists() { "" } else { " (not there)" };
+        fields.push(("store", format!("{}{there}", store.display())));
+    }
+    fields.push(("key service", config.devkeyd.display().to_string()));
+    output::fields(&fields)
+}
+
+fn check(tokens: &Tokens) -> Answer {
+    let config = &tokens.config;
+    let mut problems: Vec<Failure> = config.unplaced().into_iter().map(Failure::from).collect();
+    let unreadable = config
+        .stores
+        .iter()
+        .filter_map(|store| readable(store).err());
+    problems.extend(unreadable.map(Failure::from));
+    let found = config.tokens();
+    let mut lines = Vec::new();
+    for token in &found {
+        let wrong = check_token(tokens, token);
+        let state = if wrong.is_empty() { "ok" } else { "wrong" };
+        lines.push(("token", format!("{}: {state}", token.name)));
+        problems.extend(wrong);
+    }
+    Answer::text(paths(tokens) + &output::fields(&lines)).problems(problems)
+}
+
+/// What is wrong with one token.
+fn check_token(tokens: &Tokens, found: &FoundToken) -> Vec<Failure> {
+    let opened = tokens.open(found).and_then(|token| {
+        let listing = token.store().list()?;
+        Ok((token, listing))
+    });
+    let (token, listing) = match opened {
+        Ok(opened) => opened,
+        Err(e) => return vec![e.into()],
+    };
+    let mut problems = broken(&listing);
+    let name = &token.store().token().back_end;
+    if !BACK_ENDS.iter().any(|known| known.name == *name) {
+        let reason = format!("token {}: no back end {name:?} in this devkey", found.name);
+        problems.push(Error::input(reason).into());
+    }
+    problems
+}
+
+/// A store that is not there has no tokens; one that cannot be read may have some.
+fn readable(store: &Path) -> LibraryResult<()> {
+    match store.read_dir() {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("reading {}", store.display()), e))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,111 @@
+//! A key's public half, in every form.
+
+use clap::ValueEnum;
+use der::pem::{LineEnding, encode_string};
+use devkey::Error;
+use devkey::config::FoundToken;
+use devkey::store::record::to_hex;
+use devkey::store::{Certificate, KeyRecord, Listing, TokenRecord};
+use serde::Serialize;
+
+use crate::failure::Result;
+use crate::{output, ssh, token, uri};
+
+/// What to print of a key.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    /// SubjectPublicKeyInfo as PEM, for OpenSSL
+    Pem,
+    /// The OpenSSH line
+    Ssh,
+    /// PKCS#11 URI of the private key (RFC 7512)
+    Uri,
+    /// All of it, for programs
+    Json,
+}
+
+/// All that is public of a key; its fields are those of `--json`.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    token: String,
+    label: String,
+    id: String,
+    kind: &'static str,
+    usage: Vec<&'static str>,
+    certificates: Vec<String>,
+    uri: String,
+    ssh: String,
+    fingerprint: String,
+    pem: String,
+}
+
+impl View {
+    pub(super) fn new(
+        found: &FoundToken,
+        record: &TokenRecord,
+        key: &KeyRecord,
+        all: &Listing,
+    ) -> Result<Self> {
+        let pem = encode_string("PUBLIC KEY", LineEnding::LF, &key.public.to_spki());
+        let certifies = |c: &&Certificate| c.public_key().as_ref() == Some(&key.public);
+        let certificates = all.certificates.iter().map(AsRef::as_ref);
+        Ok(View {
+            token: found.name.clone(),
+            label: key.label.clone(),
+            id: to_hex(&key.cka_id),
+            kind: key.public.kind().name(),
+            usage: token::uses(key.usage),
+            certificates: certificates
+                .filter(certifies)
+                .map(|c| c.id.to_string())
+                .collect(),
+            uri: uri::key(record, key),
+            ssh: ssh::line(&key.public, &key.label),
+            fingerprint: ssh::fingerprint(&key.public),
+            pem: pem.map_err(|e| Error::Internal(e.to_string()))?,
+        })
+    }
+
+    pub(super) fn format(&self, format: Format) -> Result<String> {
+        Ok(match format {
+            Format::Pem => self.pem.clone(),
+            Format::Ssh => self.ssh.clone(),
+            Format::Uri => self.uri.clone(),
+            Format::Json => output::json(self)?,
+        })
+    }
+
+    /// For people.
+    pub(super) fn describe(&self) -> String {
+        let fields = [
+            ("token", self.token.clone()),
+            ("label", self.label.clone()),
+            ("id", self.id.clone()),
+            ("kind", self.kind.to_owned()),
+            ("usage", self.usage.join(", ")),
+            ("certificate", self.certificate()),
+            ("fingerprint", self.fingerprint.clone()),
+            ("uri", self.uri.clone()),
+            ("ssh", self.ssh.clone()),
+        ];
+        output::fields(&fields)
+    }
+
+    /// Token, label, kind, ID and certificate.
+    pub(super) fn cells(&self) -> [String; 5] {
+        [
+            self.token.clone(),
+            self.label.clone(),
+            self.kind.to_owned(),
+            self.id.clone(),
+            self.certificate(),
+        ]
+    }
+
+    fn certificate(&self) -> String {
+        match self.certificates.is_empty() {
+            true => "-".to_owned(),
+            false => self.certificates.join(", "),
+        }
+    }
+}

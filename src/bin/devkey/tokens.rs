@@ -1,0 +1,109 @@
+//! The tokens of this process: found by configuration, opened with the registered back ends.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use devkey::config::{Config, DEFAULT_TOKEN, Environment, FoundToken, check_name};
+use devkey::service::Link;
+use devkey::token::Token;
+use devkey::{Error, Result as LibraryResult};
+use rustix::process::{getegid, geteuid, getgid, getuid};
+
+use crate::BACK_ENDS;
+use crate::failure::{Failure, Result};
+
+/// A token and where it was found.
+pub(crate) type OpenToken = (FoundToken, Arc<dyn Token>);
+
+/// The configuration, and the means to open what it names.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    pub(crate) environment: Environment,
+    pub(crate) config: Config,
+    link: Arc<Link>,
+}
+
+impl Tokens {
+    /// Reads the configuration.
+    pub(crate) fn load() -> Result<Self> {
+        let environment = environment();
+        let config = Config::load(&environment)?;
+        Ok(Tokens {
+            link: Arc::new(Link::new(config.devkeyd.clone(), no_child)),
+            environment,
+            config,
+        })
+    }
+
+    /// The token of that name; without a name the only one, or the one called "default".
+    pub(crate) fn find(&self, name: Option<&str>) -> Result<FoundToken> {
+        let found = self.config.tokens();
+        let names: Vec<&str> = found.iter().map(|token| token.name.as_str()).collect();
+        let listed = names.join(", ");
+        let wanted = match (name, names.as_slice()) {
+            (Some(name), _) => name,
+            (None, [only]) => only,
+            (None, _) => DEFAULT_TOKEN,
+        };
+        if let Some(token) = found.iter().find(|token| token.name == wanted) {
+            return Ok(token.clone());
+        }
+        Err(match (name, names.is_empty()) {
+            (_, true) => Failure::new(
+                Error::NotFound(name.map_or("any token".into(), |name| format!("token {name}"))),
+                "make one: devkey init",
+            ),
+            (Some(name), false) => Failure::new(
+                Error::NotFound(format!("token {name}")),
+                format!("one of these: {listed}"),
+            ),
+            (None, false) => Failure::new(
+                Error::input("several tokens, and none of them is called \"default\""),
+                format!("name one of these: {listed}"),
+            ),
+        })
+    }
+
+    /// The token to work with, opened.
+    pub(crate) fn find_open(&self, name: Option<&str>) -> Result<OpenToken> {
+        let found = self.find(name)?;
+        let token = self.open(&found)?;
+        Ok((found, token))
+    }
+
+    /// Opens a token. Touches no device.
+    pub(crate) fn open(&self, found: &FoundToken) -> LibraryResult<Arc<dyn Token>> {
+        found.open(BACK_ENDS, &self.link)
+    }
+
+    /// Those tokens that can be opened, and why the others cannot.
+    pub(crate) fn open_all(&self) -> (Vec<OpenToken>, Vec<Failure>) {
+        let (mut open, mut problems) = (Vec::new(), Vec::new());
+        for found in self.config.tokens() {
+            match self.open(&found) {
+                Ok(token) => open.push((found, token)),
+                Err(e) => problems.push(e.into()),
+            }
+        }
+        (open, problems)
+    }
+}
+
+/// A token's name from the command line.
+pub(crate) fn parse_name(name: &str) -> LibraryResult<String> {
+    check_name(name).map(|()| name.to_owned())
+}
+
+/// The environment, of which nothing counts where the command runs with rights of another.
+fn environment() -> Environment {
+    let secure = getuid() != geteuid() || getgid() != getegid();
+    Environment::of_process(secure)
+}
+
+/// Reached only by a token whose back end this build has not.
+fn no_child(_: &Path, _: OwnedFd) -> LibraryResult<()> {
+    Err(Error::unsupported(
+        "the token's back end is not in this build of devkey",
+    ))
+}
