@@ -25,7 +25,11 @@ use devkey::provider::BackEnd;
 use crate::output::{Answer, Outcome};
 
 /// Every back end, all in this process: the command never needs the key service.
-const BACK_ENDS: &[BackEnd] = &[backends::file::BACK_END];
+const BACK_ENDS: &[BackEnd] = &[
+    backends::file::BACK_END,
+    #[cfg(feature = "tpm")]
+    backends::tpm::BACK_END,
+];
 
 /// A private key per device that nobody can read, copy or move.
 #[derive(Debug, Parser)]
