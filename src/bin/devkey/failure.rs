@@ -26,9 +26,17 @@ impl Failure {
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        Failure {
-            what: error.to_string(),
-            remedy: remedy(error).map(str::to_owned),
+        let text = error.to_string();
+        match (error, text.split_once("; ")) {
+            // The library ends these with what to do.
+            (
+                Error::DeviceGone { .. } | Error::Refused { .. } | Error::NewerRecord { .. },
+                Some((what, remedy)),
+            ) => Failure::new(what, remedy),
+            _ => Failure {
+                what: text,
+                remedy: remedy(error).map(str::to_owned),
+            },
         }
     }
 }

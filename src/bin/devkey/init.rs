@@ -1,13 +1,11 @@
 //! `devkey init`: makes a token.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf, absolute};
 
+use devkey::Error;
 use devkey::config::DEFAULT_TOKEN;
 use devkey::provider::{BackEnd, Settings};
 use devkey::token::{LocalToken, Token, TokenRequest};
-use devkey::{Error, Result as LibraryResult};
-use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
 use crate::failure::{Failure, Result};
@@ -17,7 +15,6 @@ use crate::{BACK_ENDS, token};
 
 const FILE: &str = "file";
 const TPM: &str = "tpm";
-const DEFAULT_TCTI: &str = "device:/dev/tpmrm0";
 
 /// Make a token: a place for keys
 ///
@@ -69,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         label: args.label(),
         settings: args.settings(),
     };
-    let made = LocalToken::create(back_end(args.tpm)?, &request).map_err(|e| explain(args, e))?;
+    let made = LocalToken::create(back_end(args.tpm)?, &request).map_err(explain)?;
     let record = made.store().token();
     let mut text = format!("made token {}\n", args.name);
     text += &output::fields(&token::summary(record, &dir));
@@ -119,7 +116,7 @@ fn exists(name: &str, dir: &Path) -> Failure {
 }
 
 /// Adds what to do.
-fn explain(args: &Args, error: Error) -> Failure {
+fn explain(error: Error) -> Failure {
     match error {
         Error::Exists(what) => Failure::new(
             Error::Exists(what),
@@ -131,41 +128,6 @@ fn explain(args: &Args, error: Error) -> Failure {
                 "run as the owner of that directory, or name another place with --dir",
             )
         }
-        Error::DeviceGone { .. } | Error::DeviceError { .. } if args.tpm => {
-            Failure::new(error, tpm_remedy(args.tcti.as_deref()))
-        }
         other => other.into(),
     }
-}
-
-/// What keeps a TPM from being used: it is not there, or not for this user.
-fn tpm_remedy(tcti: Option<&str>) -> String {
-    let tcti = tcti.unwrap_or(DEFAULT_TCTI);
-    let Some(node) = tcti.strip_prefix("device:") else {
-        return format!("start what answers at {tcti}, or use a file token: devkey init");
-    };
-    match (Path::new(node).metadata(), can_use(node)) {
-        (Err(_), _) => "use a file token: devkey init".to_owned(),
-        (Ok(node_is), Err(_)) => {
-            let group = group_name(node_is.gid());
-            format!("join group {group}: sudo usermod -aG {group} $USER, then log in again")
-        }
-        (Ok(_), Ok(())) => "see whether another program holds the TPM: fuser -v ".to_owned() + node,
-    }
-}
-
-fn can_use(node: &str) -> LibraryResult<()> {
-    let usable = access(node, Access::READ_OK | Access::WRITE_OK);
-    usable.map_err(|e| Error::io(node, e.into()))
-}
-
-/// The name of a group, group(5), or its number where it has none.
-fn group_name(gid: u32) -> String {
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let name = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, number) = (fields.next()?, fields.nth(1)?);
-        (number == gid.to_string()).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| gid.to_string())
 }

@@ -116,9 +116,13 @@ fn completion(shell: &str) -> Answer {
     Answer::text(String::from_utf8_lossy(&script))
 }
 
-/// Warnings go to standard error; the store's are left to the commands, which name broken files.
+/// Filter of what is said without DEVKEY_LOG: the commands name broken files themselves, and what
+/// tss-esapi logs is either handled or comes back as an error.
+const QUIET: &str = "warn,devkey::store=off,tss_esapi=off";
+
+/// Warnings go to standard error.
 fn start_log() {
-    let filter = env_logger::Env::new().filter_or("DEVKEY_LOG", "warn,devkey::store=off");
+    let filter = env_logger::Env::new().filter_or("DEVKEY_LOG", QUIET);
     env_logger::Builder::from_env(filter)
         .format(|to, record| {
             let level = record.level().as_str().to_ascii_lowercase();
