@@ -166,9 +166,13 @@ impl Store {
         Store::open(dir)
     }
 
-    /// Whether a directory holds a token.
+    /// Whether a directory holds a token, or may: one that cannot be looked into is not passed over
+    /// in silence.
     pub fn exists(dir: &Path) -> bool {
-        dir.join(TOKEN).symlink_metadata().is_ok()
+        match dir.join(TOKEN).symlink_metadata() {
+            Ok(_) => true,
+            Err(e) => e.kind() == std::io::ErrorKind::PermissionDenied,
+        }
     }
 
     /// The token's record, as it was when the store was opened.
