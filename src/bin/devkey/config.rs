@@ -37,12 +37,12 @@ Next: `devkey token list`.")]
 pub(crate) fn run(args: &Args) -> Outcome {
     let tokens = Tokens::load()?;
     match args.command {
-        None => Ok(Answer::text(paths(&tokens))),
+        None => Ok(Answer::text(output::fields(&paths(&tokens)))),
         Some(Command::Check) => Ok(check(&tokens)),
     }
 }
 
-fn paths(tokens: &Tokens) -> String {
+fn paths(tokens: &Tokens) -> Vec<(&'static str, String)> {
     let config = &tokens.config;
     let mut fields = Vec::new();
     for file in tokens.environment.config_files() {
@@ -57,7 +57,7 @@ fn paths(tokens: &Tokens) -> String {
         fields.push(("store", format!("{}{there}", store.display())));
     }
     fields.push(("key service", config.devkeyd.display().to_string()));
-    output::fields(&fields)
+    fields
 }
 
 fn check(tokens: &Tokens) -> Answer {
@@ -69,14 +69,14 @@ fn check(tokens: &Tokens) -> Answer {
         .filter_map(|store| readable(store).err());
     problems.extend(unreadable.map(Failure::from));
     let found = config.tokens();
-    let mut lines = Vec::new();
+    let mut lines = paths(tokens);
     for token in &found {
         let wrong = check_token(tokens, token);
         let state = if wrong.is_empty() { "ok" } else { "wrong" };
         lines.push(("token", format!("{}: {state}", token.name)));
         problems.extend(wrong);
     }
-    Answer::text(paths(tokens) + &output::fields(&lines)).problems(problems)
+    Answer::text(output::fields(&lines)).problems(problems)
 }
 
 /// What is wrong with one token.

@@ -171,6 +171,6 @@ mod tests {
     #[test]
     fn a_label_cannot_drive_the_terminal() {
         let text = table(["LABEL", "KIND"], &[["a\x1b[2J".into(), "x".into()]]);
-        assert_eq!(text, "LABEL         KIND\na\\u{1b}[2J   x\n");
+        assert_eq!(text, "LABEL       KIND\na\\u{1b}[2J  x\n");
     }
 }
