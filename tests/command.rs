@@ -1,0 +1,658 @@
+//! The `devkey` command: transcripts of what it says, and flows with the programs that read what
+//! it writes. Needs util-linux, openssl, OpenSSH, GnuTLS's p11tool and swtpm; two tests need root.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const DEVKEY: &str = env!("CARGO_BIN_EXE_devkey");
+/// A user with no rights anywhere.
+const NOBODY: &str = "65534";
+
+/// Somebody's home directory.
+struct Home(TempDir);
+
+impl Home {
+    /// An empty one.
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Home(home)
+    }
+
+    /// One with a token "default" and a key "laptop".
+    fn with_key() -> Self {
+        let home = Home::new();
+        home.ok(&["init"]);
+        home.ok(&["key", "new", "laptop"]);
+        home
+    }
+
+    fn path(&self, tail: &str) -> PathBuf {
+        self.0.path().join(tail)
+    }
+
+    fn token(&self) -> PathBuf {
+        self.path(".local/share/devkey/default")
+    }
+
+    /// The file of the only key.
+    fn key_file(&self) -> PathBuf {
+        let mut files = fs::read_dir(self.token())
+            .unwrap()
+            .map(|e| e.unwrap().path());
+        files
+            .find(|path| path.extension().is_some_and(|e| e == "key"))
+            .unwrap()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("HOME", self.0.path())
+            .env("PATH", "/usr/sbin:/usr/bin:/bin");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(DEVKEY).args(args).output().unwrap()
+    }
+
+    /// As a user who owns nothing here.
+    fn run_as_nobody(&self, args: &[&str]) -> Output {
+        if !rustix::process::geteuid().is_root() {
+            return self.run(args);
+        }
+        let to = [
+            "--reuid",
+            NOBODY,
+            "--regid",
+            NOBODY,
+            "--clear-groups",
+            DEVKEY,
+        ];
+        self.command("setpriv")
+            .args(to)
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    /// In a mount namespace of its own, so that nothing stays mounted.
+    fn script(&self, script: &str) -> Output {
+        let script = format!("set -e; cd $HOME\n{script}");
+        let shell = ["--map-root-user", "--mount", "sh", "-c", script.as_str()];
+        self.command("unshare")
+            .args(shell)
+            .env("D", DEVKEY)
+            .output()
+            .unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Expects exit code 1 and each of the texts on standard error.
+    #[track_caller]
+    fn fails(&self, args: &[&str], texts: &[&str]) -> Output {
+        failed(self.run(args), texts)
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(args)).unwrap()
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn failed(output: Output, texts: &[&str]) -> Output {
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("devkey: "), "{said}");
+    for text in texts {
+        assert!(said.contains(text), "{text:?} is not in: {said}");
+    }
+    output
+}
+
+#[track_caller]
+fn stdout_of(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn need_root() {
+    let root = rustix::process::geteuid().is_root();
+    assert!(
+        root,
+        "this test gives files to another user: run it as root"
+    );
+}
+
+/// Fails where any text of the command changes: `TRYCMD=dump` shows what it says now.
+#[test]
+fn transcripts() {
+    for name in ["help", "usage", "first", "names"] {
+        let home = Home::new();
+        let path = home.0.path().to_str().unwrap().to_owned();
+        trycmd::TestCases::new()
+            .case(format!("tests/command/{name}.trycmd"))
+            .env("HOME", &path)
+            .env("XDG_CONFIG_HOME", format!("{path}/.config"))
+            .env("XDG_DATA_HOME", format!("{path}/.local/share"))
+            .insert_var("[HOME]", path)
+            .unwrap();
+    }
+}
+
+/// Fails where ssh.rs writes an mpint without its leading zero, or the curve's name is left out.
+#[test]
+fn openssl_and_openssh_read_every_kind() {
+    let home = Home::new();
+    home.ok(&["init"]);
+    for kind in [
+        "ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096", "ed25519",
+    ] {
+        let line = home.ok(&["key", "new", "--kind", kind, kind]);
+        let (ssh, pem) = (home.path("key.pub"), home.path("key.pem"));
+        fs::write(&ssh, &line).unwrap();
+        fs::write(&pem, home.ok(&["key", "show", kind, "--format", "pem"])).unwrap();
+        let checked = ["pkey", "-pubin", "-pubcheck", "-noout", "-in"];
+        let mut openssl = home.command("openssl");
+        if kind == "ed25519" {
+            openssl.args(["pkey", "-pubin", "-noout", "-in"]).arg(&pem);
+        } else {
+            openssl.args(checked).arg(&pem);
+        }
+        stdout_of(&mut openssl);
+        let listed = stdout_of(home.command("ssh-keygen").arg("-lf").arg(&ssh));
+        let shown = home.json(&["key", "show", kind, "--format", "json"]);
+        assert!(
+            listed.contains(shown["fingerprint"].as_str().unwrap()),
+            "{listed}"
+        );
+        assert_eq!(shown["ssh"], line.trim_end());
+        if kind != "ed25519" {
+            // OpenSSH 9.2 writes no Ed25519 key in this form.
+            let mut convert = home.command("ssh-keygen");
+            let converted = stdout_of(convert.args(["-e", "-m", "pkcs8", "-f"]).arg(&ssh));
+            assert_eq!(converted, fs::read_to_string(&pem).unwrap());
+        }
+    }
+}
+
+/// Fails where uri.rs encodes nothing: the label's `;` and `%` then end or spoil the URI.
+#[test]
+fn p11tool_reads_the_uri() {
+    let home = Home::new();
+    home.ok(&["init", "--label", "a;b=%zz é"]);
+    home.ok(&["key", "new", "x;y/%zz?"]);
+    let uri = home.ok(&["key", "show", "x;y/%zz?", "--format", "uri"]);
+    let list = |uri: &str| {
+        let module = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-trust.so";
+        let module = [
+            module.to_owned(),
+            module.replace("x86_64", std::env::consts::ARCH),
+        ];
+        let mut p11tool = home.command("p11tool");
+        let output = p11tool
+            .args(["--provider", &module[1], "--list-all", uri])
+            .output();
+        said(&output.unwrap())
+    };
+    assert_eq!(list(uri.trim_end()).trim(), "No matching objects found");
+    assert!(list("pkcs11:token=%zz").contains("parsing"));
+}
+
+/// Fails where `tokens.environment.data_home.is_none()` in init.rs is left out.
+#[test]
+fn without_a_home_there_is_no_place() {
+    let home = Home::new();
+    let mut command = home.command("setpriv");
+    command.env_remove("HOME");
+    if rustix::process::geteuid().is_root() {
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+    }
+    let output = command.args([DEVKEY, "init"]).output().unwrap();
+    failed(
+        output,
+        &[
+            "HOME is not set",
+            "try: set HOME, or name a place with --dir",
+        ],
+    );
+    let output = home
+        .command(DEVKEY)
+        .env_remove("HOME")
+        .args(["key", "list"])
+        .output();
+    assert!(output.unwrap().status.success());
+}
+
+/// Fails where `open_all` or `list` in key.rs returns at the first error.
+#[test]
+fn a_broken_record_hides_no_other() {
+    let home = Home::with_key();
+    home.ok(&["init", "other"]);
+    let good = home.key_file();
+    let (corrupt, newer) = (home.token().join("0bad.key"), home.token().join("0new.key"));
+    fs::write(&corrupt, "version = 1\nid = ").unwrap();
+    let record = fs::read_to_string(&good).unwrap();
+    fs::write(&newer, record.replacen("version = 1", "version = 7", 1)).unwrap();
+    fs::write(home.path(".local/share/devkey/other/token"), "no record").unwrap();
+    let output = home.fails(
+        &["key", "list"],
+        &[
+            &format!("devkey: {}: ", corrupt.display()),
+            &format!("devkey: {}: written by a newer devkey", newer.display()),
+            "try: upgrade devkey",
+            "other/token: ",
+        ],
+    );
+    let listed = String::from_utf8(output.stdout).unwrap();
+    assert!(listed.contains("default  laptop"), "{listed}");
+    let output = home.run(&["token", "show", "default", "--json"]);
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["broken"].as_array().unwrap().len(), 2, "{shown}");
+    home.fails(
+        &["config", "check"],
+        &["0bad.key", "0new.key", "other/token"],
+    );
+    home.fails(
+        &["key", "show", "--token", "default", "x"],
+        &["files that cannot be read"],
+    );
+    // Nothing was rewritten or removed.
+    assert!(
+        fs::read_to_string(&newer)
+            .unwrap()
+            .starts_with("version = 7")
+    );
+}
+
+/// Fails where `check_owner_and_mode` in src/files.rs passes a mode or an owner.
+#[test]
+fn an_unsafe_store_is_refused() {
+    need_root();
+    let home = Home::with_key();
+    mode(&home.token(), 0o777);
+    home.fails(
+        &["key", "list"],
+        &["default: others can write it", "try: chmod go-w"],
+    );
+    mode(&home.token(), 0o700);
+    chown(home.token(), Some(12345), None).unwrap();
+    home.fails(
+        &["key", "new", "x"],
+        &["belongs to user 12345", "try: run as its owner"],
+    );
+    home.fails(&["config", "check"], &["belongs to user 12345"]);
+}
+
+/// Fails where `Store::exists` takes what it may not see for nothing, or `readable` in config.rs returns Ok: an unreadable store then has no tokens at all.
+#[test]
+fn an_unreadable_store_is_named() {
+    need_root();
+    let home = Home::with_key();
+    let said_by = |args: &[&str]| said(&home.run_as_nobody(args));
+    assert!(said_by(&["key", "list"]).contains("default: no permission"));
+    assert!(said_by(&["key", "list"]).contains("try: run as its owner"));
+    let store = home.path(".local/share/devkey");
+    mode(&store, 0o700);
+    assert!(said_by(&["key", "list"]).contains(&*store.to_string_lossy()));
+    failed(
+        home.run_as_nobody(&["config", "check"]),
+        &["reading ", "Permission denied"],
+    );
+}
+
+/// Fails where `line` in src/config/file.rs counts from another line, or `unplaced` finds nothing.
+#[test]
+fn the_configuration_is_blamed_by_line() {
+    let home = Home::with_key();
+    let file = home.path(".config/devkey/devkey.toml");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    for (text, wanted) in [
+        ("\n\nstor = '/x'\n", ":3: unknown key \"stor\""),
+        ("[token.default]\nenabled = 1\n", ":2: true or false"),
+        (
+            "[token.default]\n\ncolour = 'red'\n",
+            ":3: back end file has no setting",
+        ),
+        ("# who?\n[token.lost]\n", ":2: there is no token lost"),
+        ("store = [\n", ":1: "),
+    ] {
+        fs::write(&file, text).unwrap();
+        let wanted = format!("{}{wanted}", file.display());
+        home.fails(&["config", "check"], &[&wanted, "try: correct it"]);
+    }
+    fs::write(&file, "[token.default]\n").unwrap();
+    let checked = home.ok(&["config", "check"]);
+    assert!(checked.contains("default: ok") && checked.contains(&*file.to_string_lossy()));
+}
+
+/// Fails where init.rs leaves out what to put into devkey.toml.
+#[test]
+fn a_token_elsewhere_is_found_as_told() {
+    let home = Home::new();
+    let dir = home.path("elsewhere/board");
+    let told = home.ok(&["init", "--dir", dir.to_str().unwrap(), "board"]);
+    let (_, after) = told.split_once("devkey.toml:\n").unwrap();
+    let (told, _) = after.split_once("\n\n").unwrap();
+    assert_eq!(home.ok(&["token", "list", "--json"]).trim(), "[]");
+    let file = home.path(".config/devkey/devkey.toml");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, told).unwrap();
+    assert!(home.ok(&["key", "new", "laptop"]).ends_with(" laptop\n"));
+    home.fails(
+        &["init", "board"],
+        &["exists already", "devkey token show board"],
+    );
+    home.fails(
+        &["init", "--dir", dir.to_str().unwrap(), "x"],
+        &["try: choose another name"],
+    );
+}
+
+/// Fails where `write` in src/files.rs writes under the final name, or `Error::io` makes no Full.
+#[test]
+fn a_full_disk_loses_nothing() {
+    let home = Home::new();
+    let output = home.script(
+        "mkdir disk; mount -t tmpfs -o size=64k tmpfs disk
+        export DEVKEY_CONFIG=$PWD/disk/devkey.toml
+        echo \"store = '$PWD/disk'\" > $DEVKEY_CONFIG; chmod 700 disk
+        $D init > init.out; $D key new before > new.out
+        dd if=/dev/zero of=disk/filler bs=4k 2> /dev/null || true
+        ls -A disk/default > files.1
+        if $D key new after; then exit 3; fi
+        if $D init another; then exit 4; fi
+        ls -A disk/default | diff files.1 -
+        $D key list; rm disk/filler; $D key new after",
+    );
+    let (stdout, said) = (String::from_utf8_lossy(&output.stdout), said(&output));
+    assert!(output.status.success(), "{stdout}{said}");
+    assert_eq!(said.matches("devkey: no room left: ").count(), 2, "{said}");
+    assert!(said.contains("try: make room"), "{said}");
+    assert!(
+        stdout.contains("before") && stdout.contains("after"),
+        "{stdout}"
+    );
+}
+
+/// Fails where `lock` in src/files.rs is taken to read, or `Error::io` makes no ReadOnly.
+#[test]
+fn a_read_only_store_is_read() {
+    let home = Home::with_key();
+    let output = home.script(
+        "mount --bind .local .local; mount -o remount,ro,bind .local
+        $D key list; $D config check
+        if $D key new after; then exit 3; fi
+        if $D init other; then exit 4; fi",
+    );
+    let said = said(&output);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches("is read-only").count(), 2, "{said}");
+    assert!(said.contains("try: mount it read-write"), "{said}");
+}
+
+/// Fails where `write_text` in output.rs reports a broken pipe.
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let home = Home::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = home.command(DEVKEY);
+    let output = command
+        .args(["completion", "bash"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert_eq!(said(&output), "");
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = home.command(DEVKEY);
+    let output = command
+        .args(["completion", "bash"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    failed(output, &["no room left: writing standard output"]);
+}
+
+/// Fails where `matches!` in `ask` takes an empty line, or where nothing is asked.
+#[test]
+fn deletion_is_asked_on_a_terminal() {
+    let home = Home::with_key();
+    let answer = |answer: &str| {
+        let mut terminal = home.command("script");
+        let delete = format!("{DEVKEY} key delete laptop");
+        terminal
+            .args(["-qec", &delete, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = terminal.spawn().unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(answer.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (code, shown) = answer("\n");
+    assert_eq!(code, Some(1));
+    assert!(
+        shown.contains("Delete key \"laptop\" on token default for good? [y/N]"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("was not deleted") && home.key_file().exists(),
+        "{shown}"
+    );
+    let (code, shown) = answer("y\n");
+    assert_eq!(
+        (code, home.ok(&["key", "list", "--json"]).trim()),
+        (Some(0), "[]"),
+        "{shown}"
+    );
+}
+
+/// Fails where bash is given the script of another shell.
+#[test]
+fn bash_takes_its_completions() {
+    let home = Home::new();
+    let script = home.ok(&["completion", "bash"]);
+    let check = format!("{script}\ncomplete -p devkey");
+    let completes = stdout_of(home.command("bash").args(["-c", &check]));
+    assert!(completes.contains("_devkey"), "{completes}");
+}
+
+/// Fails where `refused` in agent.rs offers one remedy for all, or `reached` passes exit code 2.
+#[test]
+fn an_agent_that_refuses_is_explained() {
+    let home = Home::new();
+    let module = "/usr/lib/".to_owned() + std::env::consts::ARCH + "-linux-gnu/opensc-pkcs11.so";
+    let copy = home.path("module.so");
+    fs::copy(&module, &copy).unwrap();
+    let socket = home.path("agent");
+    let refresh = |module: &str| {
+        let mut command = home.command(DEVKEY);
+        command
+            .env("SSH_AUTH_SOCK", &socket)
+            .args(["agent", "refresh", "--module", module]);
+        command.output().unwrap()
+    };
+    home.fails(
+        &["agent", "refresh"],
+        &["SSH_AUTH_SOCK is not set", "try: start one"],
+    );
+    failed(
+        refresh(&module),
+        &["Error connecting to agent", "try: start one"],
+    );
+    failed(
+        refresh("/nowhere.so"),
+        &["/nowhere.so", "try: install the devkey module"],
+    );
+    let mut agent = home.command("ssh-agent");
+    let mut agent = agent
+        .arg("-D")
+        .arg("-a")
+        .arg(&socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !socket.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let outside = refresh(copy.to_str().unwrap());
+    // No reader, so no keys: an agent then refuses the module.
+    let empty = refresh(&module);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    failed(outside, &["agent refused operation", "ssh-agent -P "]);
+    failed(
+        empty,
+        &["agent refused operation", "takes no module without keys"],
+    );
+}
+
+#[cfg(feature = "tpm")]
+mod tpm {
+    use std::net::{TcpListener, TcpStream};
+    use std::process::Child;
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Swtpm(Child, u16);
+
+    impl Swtpm {
+        fn start(state: &Path) -> Self {
+            let port = free_ports();
+            let mut command = Command::new("swtpm");
+            command.args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"]);
+            command
+                .arg("--tpmstate")
+                .arg(format!("dir={}", state.display()));
+            command.arg("--server").arg(format!("type=tcp,port={port}"));
+            command
+                .arg("--ctrl")
+                .arg(format!("type=tcp,port={}", port + 1));
+            let child = command.spawn().unwrap();
+            while TcpStream::connect(("127.0.0.1", port + 1)).is_err() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Swtpm(child, port)
+        }
+
+        fn tcti(&self) -> String {
+            format!("swtpm:host=127.0.0.1,port={}", self.1)
+        }
+    }
+
+    impl Drop for Swtpm {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// A port that is free together with the next one.
+    fn free_ports() -> u16 {
+        loop {
+            let first = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let port = first.local_addr().unwrap().port();
+            if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+                return port;
+            }
+        }
+    }
+
+    /// Fails where `quiet_libtss2` is not called, or `QUIET` leaves tss-esapi's messages in.
+    #[test]
+    fn a_tpm_token_is_made_quietly_and_listed_without_its_tpm() {
+        let home = Home::new();
+        let state = tempfile::tempdir().unwrap();
+        let swtpm = Swtpm::start(state.path());
+        let output = home.run(&["init", "--tpm", "--tcti", &swtpm.tcti(), "board"]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(said(&output), "");
+        let line = home.ok(&["key", "new", "box"]);
+        let shown = home.json(&["token", "show", "--json"]);
+        let setting = &shown["settings"][0];
+        assert_eq!(setting["value"], swtpm.tcti().as_str());
+        assert!(
+            setting["from"].as_str().unwrap().ends_with("board/token"),
+            "{setting}"
+        );
+        drop(swtpm);
+        assert_eq!(home.ok(&["key", "show", "box", "--format", "ssh"]), line);
+        home.ok(&["config", "check"]);
+        let output = home.fails(&["key", "new", "other"], &["swtpm"]);
+        assert_eq!(
+            said(&output)
+                .lines()
+                .filter(|l| l.starts_with("devkey: "))
+                .count(),
+            1
+        );
+        // The configuration goes before the record, and is named.
+        let config = home.path(".config/devkey/devkey.toml");
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        fs::write(&config, "[token.board]\ntcti = 'device:/dev/null/tpm'\n").unwrap();
+        let shown = home.ok(&["token", "show"]);
+        assert!(
+            shown.contains(&format!("({}:2)", config.display())),
+            "{shown}"
+        );
+        fs::write(&config, "[token.board]\ntcti = 'tabrmd'\n").unwrap();
+        home.fails(&["config", "check"], &["devkey.toml:2: ", "tabrmd"]);
+    }
+
+    /// Fails where the TPM's errors are passed on without what to do.
+    #[test]
+    fn without_a_tpm_a_file_token_is_proposed() {
+        let home = Home::new();
+        let nowhere = format!("device:{}", home.path("tpmrm0").display());
+        let args = ["init", "--tpm", "--tcti", &nowhere];
+        home.fails(
+            &args,
+            &["there is no TPM here", "try: use a file token: devkey init"],
+        );
+        assert!(!home.token().exists());
+        fs::write(home.path("tpmrm0"), "").unwrap();
+        mode(&home.path("tpmrm0"), 0o000);
+        mode(home.0.path(), 0o777);
+        let mine = home.path("mine");
+        let args = [&args[..], &["--dir", mine.to_str().unwrap()]].concat();
+        let output = home.run_as_nobody(&args);
+        failed(output, &["no permission", "try: add yourself to group tss"]);
+    }
+}
