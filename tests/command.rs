@@ -1,6 +1,12 @@
 //! The `devkey` command: transcripts of what it says, and flows with the programs that read what
 //! it writes. Needs util-linux, openssl, OpenSSH, GnuTLS's p11tool and swtpm; two tests need root.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which clippy takes for no tests"
+)]
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -251,20 +257,20 @@ fn without_a_home_there_is_no_place() {
 #[test]
 fn a_broken_record_hides_no_other() {
     let home = Home::with_key();
-    home.ok(&["init", "other"]);
+    home.ok(&["init", "another"]);
     let good = home.key_file();
     let (corrupt, newer) = (home.token().join("0bad.key"), home.token().join("0new.key"));
     fs::write(&corrupt, "version = 1\nid = ").unwrap();
     let record = fs::read_to_string(&good).unwrap();
     fs::write(&newer, record.replacen("version = 1", "version = 7", 1)).unwrap();
-    fs::write(home.path(".local/share/devkey/other/token"), "no record").unwrap();
+    fs::write(home.path(".local/share/devkey/another/token"), "no record").unwrap();
     let output = home.fails(
         &["key", "list"],
         &[
             &format!("devkey: {}: ", corrupt.display()),
             &format!("devkey: {}: written by a newer devkey", newer.display()),
             "try: upgrade devkey",
-            "other/token: ",
+            "another/token: ",
         ],
     );
     let listed = String::from_utf8(output.stdout).unwrap();
@@ -274,7 +280,7 @@ fn a_broken_record_hides_no_other() {
     assert_eq!(shown["broken"].as_array().unwrap().len(), 2, "{shown}");
     home.fails(
         &["config", "check"],
-        &["0bad.key", "0new.key", "other/token"],
+        &["0bad.key", "0new.key", "another/token"],
     );
     home.fails(
         &["key", "show", "--token", "default", "x"],
