@@ -253,7 +253,8 @@ fn without_a_home_there_is_no_place() {
     assert!(output.unwrap().status.success());
 }
 
-/// Fails where `open_all` or `list` in key.rs returns at the first error.
+/// Fails where `open_all` in tokens.rs stops at the first error, or `list` in key.rs leaves out
+/// `broken`.
 #[test]
 fn a_broken_record_hides_no_other() {
     let home = Home::with_key();
@@ -404,7 +405,7 @@ fn a_full_disk_loses_nothing() {
     );
 }
 
-/// Fails where `lock` in src/files.rs is taken to read, or `Error::io` makes no ReadOnly.
+/// Fails where `Store::list` takes the lock, or `Error::io` makes no ReadOnly.
 #[test]
 fn a_read_only_store_is_read() {
     let home = Home::with_key();
@@ -642,7 +643,7 @@ mod tpm {
         home.fails(&["config", "check"], &["devkey.toml:2: ", "tabrmd"]);
     }
 
-    /// Fails where the TPM's errors are passed on without what to do.
+    /// Fails where `From<&Error>` in failure.rs drops the remedy.
     #[test]
     fn without_a_tpm_a_file_token_is_proposed() {
         let home = Home::new();
