@@ -151,7 +151,7 @@ impl Hash {
     }
 
     /// The implementation of the hash.
-    pub(crate) fn algorithm(self) -> &'static digest::Algorithm {
+    pub fn algorithm(self) -> &'static digest::Algorithm {
         match self {
             Hash::Sha256 => &digest::SHA256,
             Hash::Sha384 => &digest::SHA384,
