@@ -1,0 +1,373 @@
+//! Mechanisms: one table, a row for each, and what their parameters mean.
+
+use cryptoki_sys::*;
+use der::Decode;
+use der::asn1::OctetStringRef;
+use devkey::key::{DecryptScheme, Hash, KeyKind, MAX_DIGEST, PublicKey, Scheme, ecdsa_input};
+use devkey::provider::Capability;
+
+use crate::raw::{Mechanism, Ulong};
+use crate::rv::{Result, Rv};
+
+use Hash::{Sha256, Sha384, Sha512};
+
+/// What a mechanism does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// Signs and verifies; hashes the message first where a hash is given.
+    Sign(Family, Option<Hash>),
+    /// Decrypts by RSA-OAEP.
+    Decrypt,
+    /// Agrees on a secret by ECDH.
+    Agree,
+    /// Makes key pairs.
+    Generate(Pairs),
+}
+
+/// A family of signature schemes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Ecdsa,
+    RsaPkcs1,
+    RsaPss,
+    Ed25519,
+}
+
+/// What kind of key pairs a mechanism makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pairs {
+    /// On a NIST curve.
+    Ec,
+    /// RSA.
+    Rsa,
+    /// On an Edwards curve.
+    Edwards,
+}
+
+const TABLE: &[(Ulong, Does)] = &[
+    (CKM_ECDSA, Does::Sign(Family::Ecdsa, None)),
+    (CKM_ECDSA_SHA256, Does::Sign(Family::Ecdsa, Some(Sha256))),
+    (CKM_ECDSA_SHA384, Does::Sign(Family::Ecdsa, Some(Sha384))),
+    (CKM_ECDSA_SHA512, Does::Sign(Family::Ecdsa, Some(Sha512))),
+    (CKM_RSA_PKCS, Does::Sign(Family::RsaPkcs1, None)),
+    (
+        CKM_SHA256_RSA_PKCS,
+        Does::Sign(Family::RsaPkcs1, Some(Sha256)),
+    ),
+    (
+        CKM_SHA384_RSA_PKCS,
+        Does::Sign(Family::RsaPkcs1, Some(Sha384)),
+    ),
+    (
+        CKM_SHA512_RSA_PKCS,
+        Does::Sign(Family::RsaPkcs1, Some(Sha512)),
+    ),
+    (CKM_RSA_PKCS_PSS, Does::Sign(Family::RsaPss, None)),
+    (
+        CKM_SHA256_RSA_PKCS_PSS,
+        Does::Sign(Family::RsaPss, Some(Sha256)),
+    ),
+    (
+        CKM_SHA384_RSA_PKCS_PSS,
+        Does::Sign(Family::RsaPss, Some(Sha384)),
+    ),
+    (
+        CKM_SHA512_RSA_PKCS_PSS,
+        Does::Sign(Family::RsaPss, Some(Sha512)),
+    ),
+    (CKM_EDDSA, Does::Sign(Family::Ed25519, None)),
+    (CKM_RSA_PKCS_OAEP, Does::Decrypt),
+    (CKM_ECDH1_DERIVE, Does::Agree),
+    (CKM_EC_KEY_PAIR_GEN, Does::Generate(Pairs::Ec)),
+    (CKM_RSA_PKCS_KEY_PAIR_GEN, Does::Generate(Pairs::Rsa)),
+    (CKM_EC_EDWARDS_KEY_PAIR_GEN, Does::Generate(Pairs::Edwards)),
+];
+
+/// The hashes as mechanisms and as mask generation functions.
+const HASHES: [(Hash, Ulong, Ulong); 3] = [
+    (Sha256, CKM_SHA256, CKG_MGF1_SHA256),
+    (Sha384, CKM_SHA384, CKG_MGF1_SHA384),
+    (Sha512, CKM_SHA512, CKG_MGF1_SHA512),
+];
+
+/// Longest message that is kept for a scheme that has no hash of its own, in bytes.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// The mechanisms that a token with these capabilities has.
+pub(crate) fn list(capabilities: &[Capability]) -> Vec<Ulong> {
+    let kinds = TABLE.iter().map(|(kind, _)| *kind);
+    kinds
+        .filter(|kind| find(*kind, capabilities).is_ok())
+        .collect()
+}
+
+/// What is to be known of a mechanism.
+pub(crate) fn info(
+    kind: Ulong,
+    capabilities: &[Capability],
+    hardware: bool,
+) -> Result<CK_MECHANISM_INFO> {
+    let does = find(kind, capabilities)?;
+    let keys = capabilities.iter().filter(|c| does.is_within(c));
+    let sizes = keys.map(|c| match c.kind {
+        // The field of edwards25519 has 255 bits.
+        KeyKind::Ed25519 => 255,
+        kind => kind.bits() as Ulong,
+    });
+    let curve = match does {
+        Does::Sign(Family::Ecdsa, _) | Does::Agree | Does::Generate(Pairs::Ec) => {
+            CKF_EC_F_P | CKF_EC_OID | CKF_EC_UNCOMPRESS
+        }
+        _ => 0,
+    };
+    let function = match does {
+        Does::Sign(..) => CKF_SIGN | CKF_VERIFY,
+        Does::Decrypt => CKF_DECRYPT,
+        Does::Agree => CKF_DERIVE,
+        Does::Generate(_) => CKF_GENERATE_KEY_PAIR,
+    };
+    Ok(CK_MECHANISM_INFO {
+        ulMinKeySize: sizes.clone().min().unwrap_or(0),
+        ulMaxKeySize: sizes.max().unwrap_or(0),
+        flags: function | curve | if hardware { CKF_HW } else { 0 },
+    })
+}
+
+/// The kinds of key pairs that a mechanism makes.
+pub(crate) fn generation(mechanism: &Mechanism<'_>, capabilities: &[Capability]) -> Result<Pairs> {
+    match find(mechanism.kind, capabilities)? {
+        Does::Generate(_) if !mechanism.is_bare() => Err(Rv::MECHANISM_PARAM_INVALID),
+        Does::Generate(pairs) => Ok(pairs),
+        _ => Err(Rv::MECHANISM_INVALID),
+    }
+}
+
+/// How a mechanism signs with a key.
+pub(crate) fn signing(
+    mechanism: &Mechanism<'_>,
+    capabilities: &[Capability],
+    key: KeyKind,
+) -> Result<Plan> {
+    let Does::Sign(family, prehash) = find(mechanism.kind, capabilities)? else {
+        return Err(Rv::MECHANISM_INVALID);
+    };
+    if !family.fits(key) {
+        return Err(Rv::KEY_TYPE_INCONSISTENT);
+    }
+    let hash = match family {
+        Family::RsaPss => Some(pss_hash(mechanism, prehash)?),
+        Family::Ed25519 => eddsa(mechanism).map(|()| None)?,
+        Family::Ecdsa | Family::RsaPkcs1 if mechanism.is_bare() => prehash,
+        Family::Ecdsa | Family::RsaPkcs1 => return Err(Rv::MECHANISM_PARAM_INVALID),
+    };
+    Ok(Plan {
+        family,
+        key,
+        hash,
+        prehash,
+    })
+}
+
+/// How a mechanism decrypts with a key.
+pub(crate) fn decryption(
+    mechanism: &Mechanism<'_>,
+    capabilities: &[Capability],
+    key: KeyKind,
+) -> Result<DecryptScheme> {
+    let Does::Decrypt = find(mechanism.kind, capabilities)? else {
+        return Err(Rv::MECHANISM_INVALID);
+    };
+    if !key.is_rsa() {
+        return Err(Rv::KEY_TYPE_INCONSISTENT);
+    }
+    let given: CK_RSA_PKCS_OAEP_PARAMS = mechanism.parameter()?;
+    // A label is not offered: TPM and file have it different ways.
+    if given.ulSourceDataLen != 0 || given.source > CKZ_DATA_SPECIFIED {
+        return Err(Rv::MECHANISM_PARAM_INVALID);
+    }
+    Ok(DecryptScheme::RsaOaep(hash(given.hashAlg, given.mgf)?))
+}
+
+/// The other's key in a mechanism that agrees on a secret.
+pub(crate) fn agreement(
+    mechanism: &Mechanism<'_>,
+    capabilities: &[Capability],
+    key: KeyKind,
+) -> Result<PublicKey> {
+    let Does::Agree = find(mechanism.kind, capabilities)? else {
+        return Err(Rv::MECHANISM_INVALID);
+    };
+    if !key.is_ec() {
+        return Err(Rv::KEY_TYPE_INCONSISTENT);
+    }
+    let given: CK_ECDH1_DERIVE_PARAMS = mechanism.parameter()?;
+    if given.kdf != CKD_NULL || given.ulSharedDataLen != 0 {
+        return Err(Rv::MECHANISM_PARAM_INVALID);
+    }
+    let point = mechanism.bytes(given.pPublicData.cast(), given.ulPublicDataLen)?;
+    let peer = PublicKey::from_sec1(key, unwrapped(point));
+    peer.map_err(|_| Rv::MECHANISM_PARAM_INVALID)
+}
+
+/// A point as it is or in a DER OCTET STRING: clients give both (PKCS#11 3.0 §6.3.17).
+pub(crate) fn unwrapped(point: &[u8]) -> &[u8] {
+    match <&OctetStringRef>::from_der(point) {
+        Ok(inner) => inner.as_bytes(),
+        Err(_) => point,
+    }
+}
+
+/// How to sign: what becomes of the message on its way to the key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    family: Family,
+    key: KeyKind,
+    /// Hash of the scheme, where it is known before the data.
+    hash: Option<Hash>,
+    /// Hash that the module applies.
+    pub(crate) prehash: Option<Hash>,
+}
+
+impl Plan {
+    /// Length of the signature in bytes.
+    pub(crate) fn signature_len(&self) -> usize {
+        self.key.signature_len()
+    }
+
+    /// Most bytes that there can be of a message that is not hashed here.
+    pub(crate) fn max_input(&self) -> usize {
+        match self.family {
+            Family::Ed25519 => MAX_MESSAGE,
+            Family::Ecdsa => MAX_DIGEST,
+            Family::RsaPkcs1 | Family::RsaPss => self.key.bits() / 8,
+        }
+    }
+
+    /// The scheme and its input, from a digest, a DigestInfo or a message.
+    pub(crate) fn finish(&self, data: &[u8]) -> Result<(Scheme, Vec<u8>)> {
+        match (self.family, self.hash) {
+            (Family::Ecdsa, _) => {
+                let input = ecdsa_input(self.key, data).map_err(|_| Rv::DATA_LEN_RANGE)?;
+                Ok((Scheme::Ecdsa, input))
+            }
+            (Family::Ed25519, _) => Ok((Scheme::Ed25519, data.to_vec())),
+            (Family::RsaPkcs1, None) => {
+                let (hash, digest) = digest_info(data).ok_or(Rv::DATA_INVALID)?;
+                Ok((Scheme::RsaPkcs1(hash), digest.to_vec()))
+            }
+            (_, Some(hash)) if data.len() != hash.size() => Err(Rv::DATA_LEN_RANGE),
+            (Family::RsaPkcs1, Some(hash)) => Ok((Scheme::RsaPkcs1(hash), data.to_vec())),
+            (Family::RsaPss, Some(hash)) => Ok((Scheme::RsaPss(hash), data.to_vec())),
+            (Family::RsaPss, None) => Err(Rv::GENERAL_ERROR),
+        }
+    }
+}
+
+impl Family {
+    fn fits(self, key: KeyKind) -> bool {
+        match self {
+            Family::Ecdsa => key.is_ec(),
+            Family::RsaPkcs1 | Family::RsaPss => key.is_rsa(),
+            Family::Ed25519 => key == KeyKind::Ed25519,
+        }
+    }
+
+    fn has(self, scheme: Scheme, wanted: Option<Hash>) -> bool {
+        let hashes = |hash| wanted.is_none() || wanted == Some(hash);
+        match (self, scheme) {
+            (Family::Ecdsa, Scheme::Ecdsa) | (Family::Ed25519, Scheme::Ed25519) => true,
+            (Family::RsaPkcs1, Scheme::RsaPkcs1(hash)) => hashes(hash),
+            (Family::RsaPss, Scheme::RsaPss(hash)) => hashes(hash),
+            _ => false,
+        }
+    }
+}
+
+impl Does {
+    fn is_within(self, capability: &Capability) -> bool {
+        let Capability {
+            kind,
+            usage,
+            schemes,
+        } = capability;
+        match self {
+            Does::Sign(family, hash) => {
+                usage.sign && schemes.iter().any(|scheme| family.has(*scheme, hash))
+            }
+            Does::Decrypt => usage.decrypt && kind.is_rsa(),
+            Does::Agree => usage.agree && kind.is_ec(),
+            Does::Generate(Pairs::Ec) => kind.is_ec(),
+            Does::Generate(Pairs::Rsa) => kind.is_rsa(),
+            Does::Generate(Pairs::Edwards) => *kind == KeyKind::Ed25519,
+        }
+    }
+}
+
+fn find(kind: Ulong, capabilities: &[Capability]) -> Result<Does> {
+    let row = TABLE.iter().find(|(known, _)| *known == kind);
+    let (_, does) = row.ok_or(Rv::MECHANISM_INVALID)?;
+    match capabilities.iter().any(|c| does.is_within(c)) {
+        true => Ok(*does),
+        false => Err(Rv::MECHANISM_INVALID),
+    }
+}
+
+/// The hash that goes with a mechanism and a mask generation function: the same for both.
+fn hash(mechanism: Ulong, mgf: Ulong) -> Result<Hash> {
+    let known = |(_, m, g): &&(Hash, Ulong, Ulong)| (*m, *g) == (mechanism, mgf);
+    let row = HASHES.iter().find(known);
+    row.map(|(hash, ..)| *hash)
+        .ok_or(Rv::MECHANISM_PARAM_INVALID)
+}
+
+/// The salt is as long as the hash: TLS 1.3 wants that, and a TPM does nothing else.
+fn pss_hash(mechanism: &Mechanism<'_>, prehash: Option<Hash>) -> Result<Hash> {
+    let given: CK_RSA_PKCS_PSS_PARAMS = mechanism.parameter()?;
+    let hash = hash(given.hashAlg, given.mgf)?;
+    let fits = given.sLen == hash.size() as Ulong && prehash.is_none_or(|prehash| prehash == hash);
+    fits.then_some(hash).ok_or(Rv::MECHANISM_PARAM_INVALID)
+}
+
+/// Ed25519 itself: neither its prehashed variant nor one with a context.
+fn eddsa(mechanism: &Mechanism<'_>) -> Result<()> {
+    if mechanism.is_bare() {
+        return Ok(());
+    }
+    let given: CK_EDDSA_PARAMS = mechanism.parameter()?;
+    match (given.phFlag, given.ulContextDataLen) {
+        (CK_FALSE, 0) => Ok(()),
+        _ => Err(Rv::MECHANISM_PARAM_INVALID),
+    }
+}
+
+/// The hash and digest of a DER DigestInfo (RFC 8017 §9.2 note 1): exactly what RSA signs, so
+/// another encoding of the same is refused.
+fn digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
+    let hashes = [(Sha256, 1), (Sha384, 2), (Sha512, 3)];
+    hashes.into_iter().find_map(|(hash, arc)| {
+        let size = hash.size() as u8;
+        let prefix = [
+            0x30,
+            0x11 + size,
+            0x30,
+            0x0d,
+            0x06,
+            0x09,
+            0x60,
+            0x86,
+            0x48,
+            0x01,
+            0x65,
+            0x03,
+            0x04,
+            0x02,
+            arc,
+            0x05,
+            0x00,
+            0x04,
+            size,
+        ];
+        let digest = data.strip_prefix(&prefix)?;
+        (digest.len() == hash.size()).then_some((hash, digest))
+    })
+}

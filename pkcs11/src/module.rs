@@ -1,0 +1,215 @@
+//! The module's state: slots and sessions, from C_Initialize to C_Finalize.
+//!
+//! The state belongs to one process. A forked child sees that it is not its own and has none until
+//! it initialises: what it inherited is forgotten and never dropped, for dropping would release
+//! what the parent still uses, and no lock is taken that a thread of the parent may have held.
+//!
+//! Locks, outermost first: slots, sessions, one session, its slot's token and objects. The first
+//! two are held only to clone.
+
+use std::collections::HashMap;
+use std::mem;
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use devkey::config::{Config, Environment};
+use devkey::service::Link;
+
+use crate::logger;
+use crate::object::new_handle;
+use crate::raw::{self, Ulong};
+use crate::rv::{Result, Rv};
+use crate::session::Session;
+use crate::slot::Slot;
+
+static STATE: ArcSwapOption<Module> = ArcSwapOption::const_empty();
+
+/// The state of a process.
+pub(crate) struct Module {
+    pid: u32,
+    config: Config,
+    link: Arc<Link>,
+    slots: Mutex<Vec<Arc<Slot>>>,
+    sessions: Mutex<HashMap<Ulong, Open>>,
+}
+
+/// An open session, and what is asked of it without waiting for its operation.
+struct Open {
+    slot: Arc<Slot>,
+    writable: bool,
+    session: Arc<Mutex<Session>>,
+}
+
+/// C_Initialize, with arguments that were checked.
+pub(crate) fn initialize() -> Result<()> {
+    let secure = raw::is_secure();
+    logger::install(secure);
+    let before = STATE.load_full();
+    if before.as_ref().is_some_and(|before| before.is_ours()) {
+        return Err(Rv::ALREADY_INITIALIZED);
+    }
+    let module = Arc::new(Module::new(secure)?);
+    module.look_for_tokens();
+    let seen = STATE.compare_and_swap(&before, Some(module));
+    let won = match (&*seen, &before) {
+        (None, None) => true,
+        (Some(seen), Some(before)) => Arc::ptr_eq(seen, before),
+        _ => false,
+    };
+    forget(before);
+    won.then_some(()).ok_or(Rv::ALREADY_INITIALIZED)
+}
+
+/// C_Finalize. In a child that never initialised it answers at once.
+pub(crate) fn finalize() -> Result<()> {
+    current()?;
+    STATE.store(None);
+    Ok(())
+}
+
+/// The state of this process.
+pub(crate) fn current() -> Result<Arc<Module>> {
+    let state = STATE.load();
+    let ours = state.as_ref().filter(|state| state.is_ours());
+    ours.cloned().ok_or(Rv::NOT_INITIALIZED)
+}
+
+/// Does something in a session.
+pub(crate) fn with<T>(session: Ulong, then: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
+    let session = current()?.session(session, |open| open.session.clone())?;
+    then(&mut lock(&session))
+}
+
+/// Closes a session in which the module panicked and opens its token anew.
+pub(crate) fn mend(session: Option<Ulong>) {
+    let (Ok(module), Some(session)) = (current(), session) else {
+        return;
+    };
+    let slot = module.session(session, |open| open.slot.clone());
+    if let Ok(slot) = slot {
+        let _ = module.close(session);
+        slot.reopen(&module.link);
+    }
+}
+
+impl Module {
+    fn new(secure: bool) -> Result<Self> {
+        let config = Config::load(&Environment::of_process(secure))?;
+        let link = Arc::new(Link::new(config.devkeyd.clone(), raw::spawn));
+        Ok(Module {
+            pid: process::id(),
+            config,
+            link,
+            slots: Mutex::default(),
+            sessions: Mutex::default(),
+        })
+    }
+
+    fn is_ours(&self) -> bool {
+        self.pid == process::id()
+    }
+
+    /// Looks for tokens. Those that are known keep their slots; what cannot be opened has none.
+    pub(crate) fn look_for_tokens(&self) {
+        let mut slots = lock(&self.slots);
+        let mut now: Vec<Arc<Slot>> = Vec::new();
+        for found in self.config.tokens() {
+            let taken = |id| now.iter().chain(slots.iter()).any(|slot| slot.id == id);
+            match Slot::open(&found, &self.link, taken) {
+                Ok(slot) => {
+                    let known = slots.iter().find(|known| known.is(&slot)).cloned();
+                    now.push(known.unwrap_or_else(|| Arc::new(slot)));
+                }
+                Err(e) => log::warn!("token {}: {e}", found.name),
+            }
+        }
+        *slots = now;
+    }
+
+    /// The slots' ids, always in the same order.
+    pub(crate) fn slot_ids(&self) -> Vec<Ulong> {
+        lock(&self.slots).iter().map(|slot| slot.id).collect()
+    }
+
+    /// The slot of an id.
+    pub(crate) fn slot(&self, id: Ulong) -> Result<Arc<Slot>> {
+        let slots = lock(&self.slots);
+        let slot = slots.iter().find(|slot| slot.id == id);
+        slot.cloned().ok_or(Rv::SLOT_ID_INVALID)
+    }
+
+    /// C_OpenSession: always works for a slot that there is, whatever became of the device. One
+    /// client waits for ever otherwise, and another wants to write before it knows whether it may.
+    pub(crate) fn open(&self, slot: Ulong, writable: bool) -> Result<Ulong> {
+        let slot = self.slot(slot)?;
+        let handle = new_handle();
+        let session = Session::new(handle, slot.clone(), writable);
+        let open = Open {
+            slot,
+            writable,
+            session: Arc::new(Mutex::new(session)),
+        };
+        lock(&self.sessions).insert(handle, open);
+        Ok(handle)
+    }
+
+    /// C_CloseSession. The last one of a slot logs out.
+    pub(crate) fn close(&self, session: Ulong) -> Result<()> {
+        let mut sessions = lock(&self.sessions);
+        let closed = sessions
+            .remove(&session)
+            .ok_or(Rv::SESSION_HANDLE_INVALID)?;
+        let last = !sessions.values().any(|open| open.slot.id == closed.slot.id);
+        drop(sessions);
+        closed.slot.objects().end_session(session);
+        if last {
+            let _ = closed.slot.log_out();
+        }
+        Ok(())
+    }
+
+    /// C_CloseAllSessions.
+    pub(crate) fn close_all(&self, slot: Ulong) -> Result<()> {
+        self.slot(slot)?;
+        let sessions = lock(&self.sessions);
+        let of_slot = sessions.iter().filter(|(_, open)| open.slot.id == slot);
+        let handles: Vec<Ulong> = of_slot.map(|(handle, _)| *handle).collect();
+        drop(sessions);
+        for handle in handles {
+            // Another thread may have closed it meanwhile.
+            let _ = self.close(handle);
+        }
+        Ok(())
+    }
+
+    /// How many sessions a slot has, and how many of them may write.
+    pub(crate) fn count(&self, slot: Ulong) -> (usize, usize) {
+        let sessions = lock(&self.sessions);
+        let of_slot = || sessions.values().filter(|open| open.slot.id == slot);
+        (
+            of_slot().count(),
+            of_slot().filter(|open| open.writable).count(),
+        )
+    }
+
+    /// Slot and rights of a session, though its operation may be busy.
+    pub(crate) fn about(&self, session: Ulong) -> Result<(Arc<Slot>, bool)> {
+        self.session(session, |open| (open.slot.clone(), open.writable))
+    }
+
+    fn session<T>(&self, session: Ulong, then: impl FnOnce(&Open) -> T) -> Result<T> {
+        let sessions = lock(&self.sessions);
+        let open = sessions.get(&session).ok_or(Rv::SESSION_HANDLE_INVALID)?;
+        Ok(then(open))
+    }
+}
+
+/// Leaves what a parent process made as it is.
+fn forget(inherited: Option<Arc<Module>>) {
+    mem::forget(inherited);
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
