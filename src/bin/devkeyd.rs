@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic;
 use std::process::ExitCode;
 
-use devkey::backends::file;
+use devkey::backends;
 use devkey::provider::BackEnd;
 use devkey::service;
 use fork::Fork;
@@ -18,7 +18,11 @@ use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 /// The back ends that tokens may have.
-const BACK_ENDS: &[BackEnd] = &[file::BACK_END];
+const BACK_ENDS: &[BackEnd] = &[
+    backends::file::BACK_END,
+    #[cfg(feature = "tpm")]
+    backends::tpm::BACK_END,
+];
 
 const HELP: &str = "\
 devkeyd - the key service of devkey
