@@ -17,6 +17,9 @@ mod token;
 
 #[path = "../common/devkeyd.rs"]
 mod devkeyd;
+#[allow(dead_code, reason = "the tests of the TPM back end use the rest")]
+#[path = "../common/tpm.rs"]
+mod tpm_simulator;
 
 use device::Device;
 
@@ -118,4 +121,10 @@ macro_rules! rules {
 
 back_ends! {
     file: || Device::new(&devkey::backends::file::BACK_END, Default::default(), ()),
+    #[cfg(feature = "tpm")]
+    tpm: || {
+        let swtpm = tpm_simulator::Swtpm::start();
+        let settings = [("tcti".to_owned(), swtpm.tcti())].into();
+        Device::new(&devkey::backends::tpm::BACK_END, settings, swtpm)
+    },
 }
