@@ -36,6 +36,9 @@ pub trait Provider: fmt::Debug + Send + Sync {
 
     /// Makes the key of a blob usable. `public` and `usage` are what the record claims.
     ///
+    /// A back end whose device is slow or shared asks it at the key's first use only, and says then
+    /// what else it would say here.
+    ///
     /// # Errors
     /// [`Error::BadBlob`] where the blob is not of this device or does not belong to `public` or
     /// `usage`; [`Error::OtherDevice`], [`Error::DeviceGone`].

@@ -307,12 +307,12 @@ fn nss_lists_keys_and_certificates(device: &Device) {
         .ok()
         .says(&[&format!("default:{}", key.label)]);
     certutil()
-        .args(["-K", "-h", "default"])
+        .args(["-K", "-h", Device::TOKEN])
         .ok()
         .says(&["ec", &key.label]);
     let request = device.path("nss.csr");
     certutil()
-        .args(["-R", "-h", "default", "-k", &id, "-s", "CN=nss", "-a", "-o"])
+        .args(["-R", "-h", Device::TOKEN, "-k", &id, "-s", "CN=nss", "-a", "-o"])
         .arg(&request)
         .ok();
     plain(device, "req")

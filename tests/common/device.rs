@@ -44,7 +44,7 @@ pub(crate) struct Key {
 
 impl Device {
     /// The token's name and label.
-    pub(crate) const TOKEN: &str = "default";
+    pub(crate) const TOKEN: &str = "machine";
 
     /// A device with an empty token.
     pub(crate) fn new(backend: Backend) -> Self {

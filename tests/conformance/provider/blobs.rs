@@ -12,10 +12,9 @@ pub(crate) fn auth_is_wanted(fresh: Fresh) {
     for capability in made.quick() {
         let usage = capability.usage;
         let auth = |byte| KeyAuth::Secret(Secret::new(vec![byte; 32]));
-        let new = made
-            .provider
-            .generate(capability.kind, usage, &auth(1))
-            .unwrap();
+        let Some(new) = made.guarded(&capability, &auth(1)) else {
+            continue;
+        };
         let scheme = capability.schemes[0];
         let input = input(capability.kind, scheme, b"hello");
         let signs = |auth| -> devkey::Result<Vec<u8>> {
@@ -95,7 +94,7 @@ pub(crate) fn blobs_of_keys_and_of_secrets_are_not_mixed_up(fresh: Fresh) {
                 blob,
                 public: new.public.clone(),
             };
-            refuses_blob(made.open(&taken, capability.usage));
+            refuses_blob(made.used(&taken, capability.usage));
         }
     }
 }
@@ -111,8 +110,8 @@ pub(crate) fn a_changed_blob_is_refused(fresh: Fresh) {
                 blob,
                 public: new.public.clone(),
             };
-            let opened = made.open(&taken, capability.usage);
-            assert!(opened.is_err(), "{}: {:?}", capability.kind, taken.blob);
+            let used = made.used(&taken, capability.usage);
+            assert!(used.is_err(), "{}: {:?}", capability.kind, taken.blob);
         }
         let mut last = new.blob.clone();
         *last.bytes.last_mut().unwrap() ^= 1;
@@ -120,7 +119,7 @@ pub(crate) fn a_changed_blob_is_refused(fresh: Fresh) {
             blob: last,
             public: new.public,
         };
-        refuses_blob(made.open(&taken, capability.usage));
+        refuses_blob(made.used(&taken, capability.usage));
     }
 }
 
@@ -167,7 +166,7 @@ pub(crate) fn a_blob_is_of_its_device_alone(fresh: Fresh) {
     let [one, other] = [(); 2].map(|()| Made::on(fresh()));
     for capability in one.quick() {
         let new = one.key(capability.kind, capability.usage);
-        refuses_blob(other.open(&new, capability.usage));
+        refuses_blob(other.used(&new, capability.usage));
     }
 }
 
@@ -183,7 +182,7 @@ pub(crate) fn another_device_is_noticed(fresh: Fresh) {
     let new = one.key(capability.kind, capability.usage);
     let moved = one.device.open(Some(&strange));
     let found = |result: Option<Error>| matches!(result, Some(Error::OtherDevice { .. }));
-    assert!(found(open(&*moved, &new, capability.usage).err()));
+    assert!(found(used(&*moved, &new, capability.usage).err()));
     assert!(found(
         moved
             .generate(capability.kind, capability.usage, &KeyAuth::None)

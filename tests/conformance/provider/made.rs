@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use devkey::Error;
-use devkey::key::{Hash, KeyKind, PublicKey, Scheme, Usage, ecdsa_input};
+use devkey::key::{DecryptScheme, Hash, KeyKind, PublicKey, Scheme, Usage, ecdsa_input};
 use devkey::provider::{Blob, Capability, Key, KeyAuth, NewKey, Provider};
 use devkey::secret::Secret;
 
@@ -88,8 +88,30 @@ impl Made {
         self.try_key(kind, usage).unwrap()
     }
 
+    /// A key with an auth, or `None` where the device has keys without one only. That such a
+    /// device does not take a key without for one with an auth is asserted here.
+    pub(crate) fn guarded(&self, has: &Capability, auth: &KeyAuth) -> Option<NewKey> {
+        match self.provider.generate(has.kind, has.usage, auth) {
+            Err(Error::Unsupported(_)) => {
+                let free = self.key(has.kind, has.usage);
+                let opened = self
+                    .provider
+                    .open(&free.blob, &free.public, has.usage, auth);
+                assert!(matches!(opened, Err(Error::Unsupported(_))), "{opened:?}");
+                None
+            }
+            made => Some(made.unwrap()),
+        }
+    }
+
     pub(crate) fn open(&self, new: &NewKey, usage: Usage) -> devkey::Result<Box<dyn Key>> {
         open(&*self.provider, new, usage)
+    }
+
+    /// What becomes of a blob when its key is opened and used: a back end need not ask its device
+    /// before that.
+    pub(crate) fn used(&self, new: &NewKey, usage: Usage) -> devkey::Result<()> {
+        used(&*self.provider, new, usage)
     }
 
     /// The sealed secret, or `None` where the device says that it does not seal.
@@ -107,6 +129,27 @@ pub(crate) fn open(
     usage: Usage,
 ) -> devkey::Result<Box<dyn Key>> {
     provider.open(&new.blob, &new.public, usage, &KeyAuth::None)
+}
+
+/// Opens a key and does with it what its usage allows.
+pub(crate) fn used(provider: &dyn Provider, new: &NewKey, usage: Usage) -> devkey::Result<()> {
+    let key = open(provider, new, usage)?;
+    let kind = new.public.kind();
+    if usage.sign {
+        let scheme = kind.schemes()[0];
+        key.sign(scheme, &input(kind, scheme, b"hello"))?;
+    }
+    if usage.agree {
+        key.agree(&new.public)?;
+    }
+    if usage.decrypt {
+        let garbage = vec![1; kind.signature_len()];
+        match key.decrypt(DecryptScheme::RsaOaep(Hash::Sha256), &garbage) {
+            Err(Error::Crypto) | Ok(_) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(())
 }
 
 /// What a scheme signs of a message.
