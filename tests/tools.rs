@@ -30,7 +30,7 @@ on_each_back_end!(
 fn pkcs11_tool_lists(device: &Device) {
     let tool = || device.pkcs11_tool();
     let slots = tool().arg("--list-slots").ok();
-    slots.says(&["token label        : default", "token initialized"]);
+    slots.says(&["token label        : machine", "token initialized"]);
     slots.says_not(&["login required", "uninitialized", "token flags        :\n"]);
     tool().arg("--show-info").ok().says(&["Cryptoki version"]);
     tool()
@@ -209,8 +209,8 @@ fn p11tool_lists(device: &Device) {
     p11tool(device)
         .arg("--list-token-urls")
         .ok()
-        .says(&["token=default"]);
-    let url = "pkcs11:token=default";
+        .says(&["token=machine"]);
+    let url = "pkcs11:token=machine";
     let all = p11tool(device).args(["--list-all", url]).ok();
     all.says(&["Private key", "Public key", "X.509 Certificate", &key.label]);
     all.says_not(&["Flags: CKA_NEVER_EXTRACTABLE; CKA_PRIVATE; CKA_EXTRACTABLE"]);
@@ -283,8 +283,8 @@ fn p11_kit_lists_the_module(device: &Device) {
     )
     .unwrap();
     let run = |line: &str| as_user(device).words(line).ok();
-    run("p11-kit list-modules").says(&["devkey: ", "token: default"]);
-    run("p11tool --list-all pkcs11:token=default").says(&["object=ssh"]);
+    run("p11-kit list-modules").says(&["devkey: ", "token: machine"]);
+    run("p11tool --list-all pkcs11:token=machine").says(&["object=ssh"]);
 }
 
 fn nss_lists_keys_and_certificates(device: &Device) {
@@ -301,7 +301,7 @@ fn nss_lists_keys_and_certificates(device: &Device) {
     modutil()
         .arg("-list")
         .ok()
-        .says(&["devkey", "token: default"]);
+        .says(&["devkey", "token: machine"]);
     certutil()
         .args(["-L", "-h", "all"])
         .ok()
