@@ -3,9 +3,9 @@
 //!
 //! Each rule names the line that was changed to see it fail.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -17,6 +17,9 @@ use devkey::service::{Link, RemoteToken, TokenPlace};
 use devkey::store::{KeyRecord, ObjectId, Store};
 use devkey::token::{
     CertificateRequest, KeyRequest, LocalToken, MAX_NAME, Names, Token, TokenRequest,
+};
+use rustix::thread::{
+    CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities,
 };
 use tempfile::TempDir;
 
@@ -329,12 +332,15 @@ pub(crate) fn a_read_only_store_signs(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let key = generate(&*open(&device), first_kind(&*open(&device)), Usage::SIGN);
     let (_, _, dir) = device.token();
-    let _read_only = ReadOnly::make(&dir);
-    let token = open(&device);
-    sign(&*token, &token.store().list().unwrap().keys[0]).unwrap();
-    let refused = token.delete(&key.id);
+    fs::set_permissions(&dir, Permissions::from_mode(0o500)).unwrap();
+    let refused = bound_by_modes(|| {
+        let token = open(&device);
+        sign(&*token, &token.store().list().unwrap().keys[0]).unwrap();
+        token.delete(&key.id)
+    });
     let clear = matches!(refused, Err(Error::ReadOnly(_) | Error::Refused { .. }));
     assert!(clear, "{refused:?}");
+    fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();
 }
 
 const AGREE: Usage = Usage {
@@ -425,38 +431,25 @@ fn certificate() -> Vec<u8> {
     made.stdout
 }
 
-/// A directory that cannot be written: by its mode, or for root by a mount.
-struct ReadOnly<'a>(&'a Path);
-
-impl<'a> ReadOnly<'a> {
-    fn make(dir: &'a Path) -> Self {
-        let dir_text = dir.to_str().unwrap();
-        if rustix::process::geteuid().is_root() {
-            run("mount", &["--bind", dir_text, dir_text]);
-            run("mount", &["-o", "remount,bind,ro", dir_text]);
-        } else {
-            fs::set_permissions(dir, fs::Permissions::from_mode(0o500)).unwrap();
+/// Runs something, and the processes that it starts, without root's right to ignore modes.
+fn bound_by_modes<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    let give_up = || {
+        let rights = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        for right in rights.iter() {
+            // Others than root have nothing to give up.
+            let _ = remove_capability_from_bounding_set(right);
         }
-        ReadOnly(dir)
-    }
-}
-
-impl Drop for ReadOnly<'_> {
-    fn drop(&mut self) {
-        if rustix::process::geteuid().is_root() {
-            run("umount", &["--lazy", self.0.to_str().unwrap()]);
-        } else {
-            fs::set_permissions(self.0, fs::Permissions::from_mode(0o700)).unwrap();
-        }
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    assert!(
-        Command::new(program)
-            .args(arguments)
-            .status()
-            .unwrap()
-            .success()
-    );
+        let mut own = capabilities(None).unwrap();
+        own.effective.remove(rights);
+        own.permitted.remove(rights);
+        own.inheritable.remove(rights);
+        set_capabilities(None, own).unwrap();
+    };
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            give_up();
+            what()
+        });
+        thread.join().unwrap()
+    })
 }

@@ -122,8 +122,12 @@ impl Peer {
             Some(_) => return Err(Error::NotPermitted("serve another process".to_owned())),
             None => {
                 self.pid = Some(sender);
-                // Linux has it since 5.3. Without it the end of the last descriptor must do.
-                self.process = pidfd_open(sender, PidfdFlags::empty()).ok();
+                self.process = match pidfd_open(sender, PidfdFlags::empty()) {
+                    Ok(process) => Some(process),
+                    Err(Errno::SRCH) => return Err(Error::NotFound("the client".to_owned())),
+                    // Forbidden, or Linux before 5.3: the end of the last descriptor must do.
+                    Err(_) => None,
+                };
             }
         }
         Ok(message.bytes)
