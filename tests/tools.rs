@@ -305,7 +305,7 @@ fn nss_lists_keys_and_certificates(device: &Device) {
     certutil()
         .args(["-L", "-h", "all"])
         .ok()
-        .says(&[&format!("default:{}", key.label)]);
+        .says(&[&format!("{}:{}", Device::TOKEN, key.label)]);
     certutil()
         .args(["-K", "-h", Device::TOKEN])
         .ok()
