@@ -205,9 +205,15 @@ impl Module {
     }
 }
 
-/// Leaves what a parent process made as it is.
+/// Leaves what a parent process made as it is, but for its connection to the key service: held
+/// open here, it would keep the service alive after the parent. Nothing is sent on it.
 fn forget(inherited: Option<Arc<Module>>) {
-    mem::forget(inherited);
+    if let Some(inherited) = inherited {
+        if let Some(fd) = inherited.link.raw_fd() {
+            raw::close_inherited(fd, inherited.pid);
+        }
+        mem::forget(inherited);
+    }
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -5,26 +5,26 @@
 //! unaligned, alias one another, and come with any length. So no reference to memory that is
 //! written is ever made, and what is read is borrowed from a [`Call`], which ends with the call.
 
+mod call;
 mod spawn;
+mod structures;
 
-use std::ffi::{c_ulong, c_void};
+use std::ffi::{c_int, c_ulong};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::{mem, ptr, slice};
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::{ptr, slice};
 
 use cryptoki_sys::*;
 
+pub(crate) use call::{Argument, entries, entry, guard};
 pub(crate) use spawn::spawn;
+pub(crate) use structures::{Attribute, Mechanism, attributes};
 
 use crate::rv::{Result, Rv};
 
 /// `CK_ULONG` and all that is one: lengths, handles, slot ids, types of attributes.
 pub(crate) type Ulong = c_ulong;
-
-/// Most attributes in a template; the longest that a client was seen to send has 110.
-const MAX_ATTRIBUTES: Ulong = 4096;
-/// Longest value of an attribute in a template, in bytes: a certificate has a few thousand.
-const MAX_VALUE: Ulong = 1 << 20;
 
 /// One call into the module, which the caller's memory is borrowed from.
 pub(crate) struct Call(());
@@ -248,224 +248,6 @@ pub(crate) fn put_list<T>(
     count.write(values.len() as Ulong)
 }
 
-/// One attribute of a template, in the caller's memory.
-#[derive(Clone, Copy)]
-pub(crate) struct Attribute<'c> {
-    place: Ptr<'c, CK_ATTRIBUTE>,
-    copy: CK_ATTRIBUTE,
-}
-
-/// The attributes of a template; NULL is fine where there are none.
-pub(crate) fn attributes<'c>(
-    template: Ptr<'c, CK_ATTRIBUTE>,
-    count: Ulong,
-) -> Result<Vec<Attribute<'c>>> {
-    if count > MAX_ATTRIBUTES {
-        return Err(Rv::ARGUMENTS_BAD);
-    }
-    let attribute = |index| {
-        // SAFETY: within the array that the caller vouches for; wrapping, for NULL is not one.
-        let place = template.of(template.at.wrapping_add(index));
-        let copy = match template.is_null() {
-            true => Err(Rv::ARGUMENTS_BAD),
-            false => place.read(),
-        };
-        Ok(Attribute { place, copy: copy? })
-    };
-    (0..count as usize).map(attribute).collect()
-}
-
-impl<'c> Attribute<'c> {
-    /// Its type.
-    pub(crate) fn kind(&self) -> Ulong {
-        self.copy.type_
-    }
-
-    /// The value that the caller gives.
-    pub(crate) fn value(&self) -> Result<&'c [u8]> {
-        if self.copy.ulValueLen > MAX_VALUE {
-            return Err(Rv::ATTRIBUTE_VALUE_INVALID);
-        }
-        let value: Ptr<'c, u8> = self.place.of(self.copy.pValue.cast());
-        let value = value.slice(self.copy.ulValueLen);
-        value.map_err(|_| Rv::ATTRIBUTE_VALUE_INVALID)
-    }
-
-    /// Gives the caller a value, or why there is none (PKCS#11 3.0 §5.7.5, C_GetAttributeValue).
-    pub(crate) fn answer(&self, value: Result<&[u8]>) -> Result<()> {
-        let room = usize::try_from(self.copy.ulValueLen).unwrap_or(usize::MAX);
-        let to: Ptr<'c, u8> = self.place.of(self.copy.pValue.cast());
-        let (length, result) = match value {
-            Ok(value) if to.is_null() => (value.len() as Ulong, Ok(())),
-            Ok(value) if value.len() > room => {
-                (CK_UNAVAILABLE_INFORMATION, Err(Rv::BUFFER_TOO_SMALL))
-            }
-            Ok(value) => {
-                to.put(0, value)?;
-                (value.len() as Ulong, Ok(()))
-            }
-            Err(rv) => (CK_UNAVAILABLE_INFORMATION, Err(rv)),
-        };
-        let mut copy = self.copy;
-        copy.ulValueLen = length;
-        self.place.write(copy)?;
-        result
-    }
-}
-
-/// A mechanism with its parameter, in the caller's memory.
-#[derive(Clone, Copy)]
-pub(crate) struct Mechanism<'c> {
-    /// Its type.
-    pub(crate) kind: Ulong,
-    parameter: Ptr<'c, u8>,
-    length: Ulong,
-}
-
-impl<'c> Mechanism<'c> {
-    /// Reads the structure, not the parameter.
-    pub(crate) fn read(from: Ptr<'c, CK_MECHANISM>) -> Result<Self> {
-        let raw = from.read()?;
-        Ok(Mechanism {
-            kind: raw.mechanism,
-            parameter: from.of(raw.pParameter.cast()),
-            length: raw.ulParameterLen,
-        })
-    }
-
-    /// Whether there is no parameter.
-    pub(crate) fn is_bare(&self) -> bool {
-        self.length == 0
-    }
-
-    /// The parameter, which has exactly the size of `T`.
-    pub(crate) fn parameter<T: Plain>(&self) -> Result<T> {
-        match usize::try_from(self.length) {
-            Ok(length) if length == size_of::<T>() => self.parameter.cast().read(),
-            _ => Err(Rv::MECHANISM_PARAM_INVALID),
-        }
-        .map_err(|_| Rv::MECHANISM_PARAM_INVALID)
-    }
-
-    /// Bytes that a field of the parameter points to.
-    pub(crate) fn bytes(&self, field: *mut c_void, length: Ulong) -> Result<&'c [u8]> {
-        if length > MAX_VALUE {
-            return Err(Rv::MECHANISM_PARAM_INVALID);
-        }
-        let bytes: Ptr<'c, u8> = self.parameter.of(field.cast());
-        let bytes = bytes.slice(length);
-        bytes.map_err(|_| Rv::MECHANISM_PARAM_INVALID)
-    }
-}
-
-/// Turns a parameter of a `C_` function into what the module works with.
-pub(crate) trait Argument {
-    /// What it becomes.
-    type Wrapped<'c>;
-    /// Wraps it for the time of one call.
-    fn wrap(self, call: &Call) -> Self::Wrapped<'_>;
-}
-
-impl<T> Argument for *mut T {
-    type Wrapped<'c> = Ptr<'c, T>;
-    fn wrap(self, _: &Call) -> Ptr<'_, T> {
-        Ptr {
-            at: self,
-            call: PhantomData,
-        }
-    }
-}
-
-macro_rules! as_they_are {
-    ($($type:ty),*) => {
-        $(impl Argument for $type {
-            type Wrapped<'c> = Self;
-            fn wrap(self, _: &Call) -> Self {
-                self
-            }
-        })*
-    };
-}
-
-as_they_are!(u8, Ulong, CK_NOTIFY);
-
-/// Runs one call. No panic leaves it: `mend` repairs what one may have left half done.
-pub(crate) fn guard(
-    session: Option<Ulong>,
-    mend: fn(Option<Ulong>),
-    body: impl FnOnce(&Call) -> Result<()>,
-) -> CK_RV {
-    match catch_unwind(AssertUnwindSafe(|| body(&Call(())))) {
-        Ok(result) => Rv::code(result),
-        Err(payload) => {
-            // Whoever panics with a value of his own may panic again when it is dropped.
-            mem::forget(payload);
-            if let Err(payload) = catch_unwind(|| mend(session)) {
-                mem::forget(payload);
-            }
-            CKR_GENERAL_ERROR
-        }
-    }
-}
-
-/// Defines the `C_` functions and both function lists. A function that is missing or has other
-/// parameters than the header's does not compile.
-///
-/// `exported` functions are the shared object's symbols; after a panic in one of a `session`, that
-/// session is closed.
-macro_rules! entries {
-    (mend = $mend:path;
-     2.40: $($kind:ident $name:ident($($arg:ident: $type:ty),*) = $body:expr;)*
-     3.0: $($kind3:ident $name3:ident($($arg3:ident: $type3:ty),*) = $body3:expr;)*) => {
-        $($crate::raw::entry!($mend; $kind $name($($arg: $type),*) = $body);)*
-        $($crate::raw::entry!($mend; $kind3 $name3($($arg3: $type3),*) = $body3);)*
-
-        pub(crate) static LIST_2_40: CK_FUNCTION_LIST = CK_FUNCTION_LIST {
-            version: CK_VERSION { major: 2, minor: 40 },
-            $($name: Some($name),)*
-        };
-
-        pub(crate) static LIST_3_0: CK_FUNCTION_LIST_3_0 = CK_FUNCTION_LIST_3_0 {
-            version: CK_VERSION { major: 3, minor: 0 },
-            $($name: Some($name),)*
-            $($name3: Some($name3),)*
-        };
-    };
-}
-
-macro_rules! entry {
-    ($mend:path; exported $name:ident($($arg:ident: $type:ty),*) = $body:expr) => {
-        /// One of the three symbols of the shared object.
-        // SAFETY: PKCS#11 gives the name to this function alone.
-        #[allow(unsafe_code)]
-        #[unsafe(no_mangle)]
-        extern "C" fn $name($($arg: $type),*) -> CK_RV {
-            $crate::raw::guard(None, $mend, |_call| {
-                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
-                $body
-            })
-        }
-    };
-    ($mend:path; global $name:ident($($arg:ident: $type:ty),*) = $body:expr) => {
-        extern "C" fn $name($($arg: $type),*) -> CK_RV {
-            $crate::raw::guard(None, $mend, |_call| {
-                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
-                $body
-            })
-        }
-    };
-    ($mend:path; session $name:ident($first:ident: $of:ty $(, $arg:ident: $type:ty)*) = $body:expr) => {
-        extern "C" fn $name($first: $of $(, $arg: $type)*) -> CK_RV {
-            $crate::raw::guard(Some($first), $mend, |_call| {
-                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
-                $body
-            })
-        }
-    };
-}
-
-pub(crate) use {entries, entry};
-
 /// An interface in static memory.
 #[repr(transparent)]
 pub(crate) struct Interface(pub(crate) CK_INTERFACE);
@@ -484,4 +266,24 @@ pub(crate) fn is_secure() -> bool {
 pub(crate) fn write_stderr(line: &[u8]) {
     // SAFETY: write(2) from memory of ours.
     unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
+}
+
+/// Closes a descriptor if it still is a socket that process `maker` made: one end of a pair
+/// answers with the process that made the pair. A forked child closes what it inherited so, unless
+/// the host closed it already and the number is something else's now.
+pub(crate) fn close_inherited(fd: RawFd, maker: u32) {
+    let mut peer = MaybeUninit::<libc::ucred>::zeroed();
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the option is written to memory of ours of the length that is given; all its bits
+    // are integers.
+    let (found, peer) = unsafe {
+        let to = peer.as_mut_ptr().cast();
+        let found: c_int =
+            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, to, &mut length);
+        (found, peer.assume_init())
+    };
+    if found == 0 && u32::try_from(peer.pid) == Ok(maker) {
+        // SAFETY: nothing of this process uses it: its owner is forgotten.
+        unsafe { libc::close(fd) };
+    }
 }

@@ -1,0 +1,118 @@
+//! From a C function to a closure that may fail or panic.
+
+use std::marker::PhantomData;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cryptoki_sys::{CK_NOTIFY, CK_RV, CKR_GENERAL_ERROR};
+
+use super::{Call, Ptr, Ulong};
+use crate::rv::{Result, Rv};
+
+/// Turns a parameter of a `C_` function into what the module works with.
+pub(crate) trait Argument {
+    /// What it becomes.
+    type Wrapped<'c>;
+    /// Wraps it for the time of one call.
+    fn wrap(self, call: &Call) -> Self::Wrapped<'_>;
+}
+
+impl<T> Argument for *mut T {
+    type Wrapped<'c> = Ptr<'c, T>;
+    fn wrap(self, _: &Call) -> Ptr<'_, T> {
+        Ptr {
+            at: self,
+            call: PhantomData,
+        }
+    }
+}
+
+macro_rules! as_they_are {
+    ($($type:ty),*) => {
+        $(impl Argument for $type {
+            type Wrapped<'c> = Self;
+            fn wrap(self, _: &Call) -> Self {
+                self
+            }
+        })*
+    };
+}
+
+as_they_are!(u8, Ulong, CK_NOTIFY);
+
+/// Runs one call. No panic leaves it: `mend` repairs what one may have left half done.
+pub(crate) fn guard(
+    session: Option<Ulong>,
+    mend: fn(Option<Ulong>),
+    body: impl FnOnce(&Call) -> Result<()>,
+) -> CK_RV {
+    match catch_unwind(AssertUnwindSafe(|| body(&Call(())))) {
+        Ok(result) => Rv::code(result),
+        Err(payload) => {
+            // Whoever panics with a value of his own may panic again when it is dropped.
+            mem::forget(payload);
+            if let Err(payload) = catch_unwind(|| mend(session)) {
+                mem::forget(payload);
+            }
+            CKR_GENERAL_ERROR
+        }
+    }
+}
+
+/// Defines the `C_` functions and both function lists. A function that is missing or has other
+/// parameters than the header's does not compile.
+///
+/// `exported` functions are the shared object's symbols; after a panic in one of a `session`, that
+/// session is closed.
+macro_rules! entries {
+    (mend = $mend:path;
+     2.40: $($kind:ident $name:ident($($arg:ident: $type:ty),*) = $body:expr;)*
+     3.0: $($kind3:ident $name3:ident($($arg3:ident: $type3:ty),*) = $body3:expr;)*) => {
+        $($crate::raw::entry!($mend; $kind $name($($arg: $type),*) = $body);)*
+        $($crate::raw::entry!($mend; $kind3 $name3($($arg3: $type3),*) = $body3);)*
+
+        pub(crate) static LIST_2_40: CK_FUNCTION_LIST = CK_FUNCTION_LIST {
+            version: CK_VERSION { major: 2, minor: 40 },
+            $($name: Some($name),)*
+        };
+
+        pub(crate) static LIST_3_0: CK_FUNCTION_LIST_3_0 = CK_FUNCTION_LIST_3_0 {
+            version: CK_VERSION { major: 3, minor: 0 },
+            $($name: Some($name),)*
+            $($name3: Some($name3),)*
+        };
+    };
+}
+
+macro_rules! entry {
+    ($mend:path; exported $name:ident($($arg:ident: $type:ty),*) = $body:expr) => {
+        /// One of the three symbols of the shared object.
+        // SAFETY: PKCS#11 gives the name to this function alone.
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        extern "C" fn $name($($arg: $type),*) -> CK_RV {
+            $crate::raw::guard(None, $mend, |_call| {
+                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
+                $body
+            })
+        }
+    };
+    ($mend:path; global $name:ident($($arg:ident: $type:ty),*) = $body:expr) => {
+        extern "C" fn $name($($arg: $type),*) -> CK_RV {
+            $crate::raw::guard(None, $mend, |_call| {
+                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
+                $body
+            })
+        }
+    };
+    ($mend:path; session $name:ident($first:ident: $of:ty $(, $arg:ident: $type:ty)*) = $body:expr) => {
+        extern "C" fn $name($first: $of $(, $arg: $type)*) -> CK_RV {
+            $crate::raw::guard(Some($first), $mend, |_call| {
+                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
+                $body
+            })
+        }
+    };
+}
+
+pub(crate) use {entries, entry};
