@@ -265,3 +265,74 @@ fn decrypts(object: &Object) -> bool {
 fn octet_string(point: &[u8]) -> Option<Vec<u8>> {
     OctetStringRef::new(point).ok()?.to_der().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devkey::secret::Secret;
+
+    fn secret(sensitive: bool, extractable: bool) -> Object {
+        Object {
+            label: "s".into(),
+            id: Vec::new(),
+            body: Body::Secret(SecretKey {
+                value: Secret::new(vec![7; 32]),
+                sensitive,
+                extractable,
+            }),
+        }
+    }
+
+    fn foreign() -> Object {
+        let mut modulus = vec![0xff; 256];
+        modulus[0] = 0x80;
+        let key = devkey::key::PublicKey::from_rsa(&modulus, &[1, 0, 1]).unwrap();
+        Object {
+            label: String::new(),
+            id: vec![1],
+            body: Body::Foreign(key),
+        }
+    }
+
+    /// Fails where a row stands twice or a flag has another size.
+    #[test]
+    fn the_table_has_each_attribute_once_and_answers_every_object() {
+        for (index, row) in TABLE.iter().enumerate() {
+            let again = TABLE[..index].iter().any(|other| other.kind == row.kind);
+            assert!(!again, "{:#x} stands twice", row.kind);
+            for object in [secret(false, true), foreign()] {
+                match ((row.read)(&object), value(&object, row.kind)) {
+                    (Absent, answer) => assert_eq!(answer, Err(Rv::ATTRIBUTE_TYPE_INVALID)),
+                    (Sensitive, answer) => assert_eq!(answer, Err(Rv::ATTRIBUTE_SENSITIVE)),
+                    (Flag(_), answer) => assert_eq!(answer.unwrap().len(), 1),
+                    (Number(_), answer) => assert_eq!(answer.unwrap().len(), size_of::<Ulong>()),
+                    (Value::Bytes(bytes), answer) => assert_eq!(answer.unwrap(), bytes),
+                }
+            }
+        }
+    }
+
+    /// Fails where CKA_VALUE of a secret looks at one of the two flags only.
+    #[test]
+    fn a_secret_is_read_only_where_both_flags_let_it() {
+        let read = |sensitive, extractable| {
+            let secret = secret(sensitive, extractable);
+            value(&secret, CKA_VALUE).map(|value| value.len())
+        };
+        assert_eq!(read(false, true), Ok(32));
+        for (sensitive, extractable) in [(true, true), (true, false), (false, false)] {
+            assert_eq!(read(sensitive, extractable), Err(Rv::ATTRIBUTE_SENSITIVE));
+        }
+    }
+
+    /// Fails where `matches` lets attributes pass that the object does not have.
+    #[test]
+    fn templates_match_by_every_attribute() {
+        let class = CKO_PUBLIC_KEY.to_ne_bytes();
+        let object = foreign();
+        assert!(matches(&object, &[]));
+        assert!(matches(&object, &[(CKA_CLASS, &class), (CKA_ID, &[1])]));
+        assert!(!matches(&object, &[(CKA_CLASS, &class), (CKA_ID, &[2])]));
+        assert!(!matches(&object, &[(CKA_WRAP_TEMPLATE, &[])]));
+    }
+}

@@ -101,3 +101,16 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
 fn number(text: &str) -> u8 {
     text.parse().unwrap_or(u8::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R9. Fails where control characters pass, or a character is cut in two.
+    #[test]
+    fn text_is_padded_and_cut_between_characters() {
+        assert_eq!(padded::<6>("ab\0"), *b"ab    ");
+        assert_eq!(padded::<3>("abcd"), *b"abc");
+        assert_eq!(padded::<3>("ab\u{e4}"), *b"ab ");
+    }
+}

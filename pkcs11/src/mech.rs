@@ -371,3 +371,57 @@ fn digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
         (digest.len() == hash.size()).then_some((hash, digest))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devkey::key::Usage;
+
+    /// Fails where a row stands twice.
+    #[test]
+    fn the_table_has_each_mechanism_once() {
+        for (index, (kind, _)) in TABLE.iter().enumerate() {
+            assert!(TABLE[..index].iter().all(|(other, _)| other != kind));
+        }
+    }
+
+    /// R22. Fails where `is_within` does not look at schemes or usage.
+    #[test]
+    fn what_the_token_cannot_do_is_not_listed() {
+        let only = Capability {
+            kind: KeyKind::Rsa2048,
+            usage: Usage::SIGN,
+            schemes: vec![Scheme::RsaPkcs1(Sha256)],
+        };
+        let expected = [CKM_RSA_PKCS, CKM_SHA256_RSA_PKCS, CKM_RSA_PKCS_KEY_PAIR_GEN];
+        assert_eq!(list(std::slice::from_ref(&only)), expected);
+        let found = info(CKM_RSA_PKCS, &[only], true).unwrap();
+        assert_eq!((found.ulMinKeySize, found.ulMaxKeySize), (2048, 2048));
+        assert_eq!(found.flags, CKF_SIGN | CKF_VERIFY | CKF_HW);
+    }
+
+    /// R20. Fails where the length of the digest or the arc of the hash is not compared.
+    #[test]
+    fn digest_infos_are_read_exactly() {
+        let mut info =
+            b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+                .to_vec();
+        info.extend([9; 32]);
+        assert_eq!(digest_info(&info), Some((Sha256, &[9; 32][..])));
+        assert_eq!(digest_info(&info[..50]), None);
+        assert_eq!(digest_info(&[&info[..], &[0]].concat()), None);
+        info[14] = 2;
+        assert_eq!(digest_info(&info), None);
+        let sha1 = b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14";
+        assert_eq!(digest_info(&[&sha1[..], &[9; 20]].concat()), None);
+        assert_eq!(digest_info(&[]), None);
+    }
+
+    /// Fails where a point that is no DER is not taken as it is.
+    #[test]
+    fn points_come_raw_or_in_der() {
+        assert_eq!(unwrapped(&[4, 2, 8, 9]), [8, 9]);
+        assert_eq!(unwrapped(&[4, 8, 9]), [4, 8, 9]);
+        assert_eq!(unwrapped(&[]), [0; 0]);
+    }
+}

@@ -287,3 +287,70 @@ pub(crate) fn close_inherited(fd: RawFd, maker: u32) {
         unsafe { libc::close(fd) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ptr<'c, T>(_: &'c Call, at: *mut T) -> Ptr<'c, T> {
+        Ptr {
+            at,
+            call: PhantomData,
+        }
+    }
+
+    /// R23. Fails where `fill` writes before it compares, or does not write the length.
+    #[test]
+    fn the_two_call_convention() {
+        let call = Call(());
+        let (mut buffer, mut length) = ([0_u8; 4], 0);
+        let (out, len) = (ptr(&call, buffer.as_mut_ptr()), ptr(&call, &raw mut length));
+        let none = ptr(&call, ptr::null_mut());
+        let answer = |room: Result<Room>| Ok(room?.answer(&[1, 2, 3]));
+        assert_eq!(fill(none, len, answer), Ok(()));
+        assert_eq!(len.read(), Ok(3));
+        len.write(2).unwrap();
+        assert_eq!(fill(out, len, answer), Err(Rv::BUFFER_TOO_SMALL));
+        assert_eq!((len.read(), out.slice(4).unwrap()), (Ok(3), &[0; 4][..]));
+        len.write(4).unwrap();
+        assert_eq!(fill(out, len, answer), Ok(()));
+        assert_eq!(
+            (len.read(), out.slice(4).unwrap()),
+            (Ok(3), &[1, 2, 3, 0][..])
+        );
+        let no_length = ptr(&call, ptr::null_mut());
+        assert_eq!(fill(out, no_length, answer), Err(Rv::ARGUMENTS_BAD));
+    }
+
+    /// Fails where `slice` does not look for NULL or at the length.
+    #[test]
+    fn absurd_pointers_and_lengths_are_refused() {
+        let call = Call(());
+        let mut byte = 7;
+        let (one, none) = (ptr(&call, &raw mut byte), ptr::<u8>(&call, ptr::null_mut()));
+        assert_eq!(none.slice(0), Ok(&[][..]));
+        assert_eq!(none.slice(1), Err(Rv::ARGUMENTS_BAD));
+        assert_eq!(one.slice(Ulong::MAX), Err(Rv::ARGUMENTS_BAD));
+        assert_eq!(none.read(), Err(Rv::ARGUMENTS_BAD));
+        assert_eq!(none.text(8), Err(Rv::ARGUMENTS_BAD));
+        assert_eq!(none.fill_by(9, |_| Ok(())), Err(Rv::ARGUMENTS_BAD));
+        let count = ptr(&call, ptr::null_mut());
+        let listed = put_list(none, 0, count, |_| Ok(Vec::new()));
+        assert_eq!(listed, Err(Rv::ARGUMENTS_BAD));
+        let template = ptr::<CK_ATTRIBUTE>(&call, ptr::null_mut());
+        assert!(attributes(template, 0).is_ok_and(|all| all.is_empty()));
+        assert!(attributes(template, 1).is_err());
+        assert!(attributes(template, Ulong::MAX).is_err());
+    }
+
+    /// Fails where structures are read by an aligned read (in a build with debug assertions).
+    #[test]
+    fn structures_may_be_unaligned() {
+        let call = Call(());
+        let mut bytes = [0_u8; 1 + size_of::<CK_ATTRIBUTE>()];
+        let at = bytes.as_mut_ptr().wrapping_add(1).cast::<CK_ATTRIBUTE>();
+        let all = attributes(ptr(&call, at), 1).unwrap();
+        assert_eq!(all[0].answer(Ok(b"value")), Ok(()));
+        assert_eq!(bytes[17], 5);
+    }
+}

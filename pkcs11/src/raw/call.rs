@@ -116,3 +116,36 @@ macro_rules! entry {
 }
 
 pub(crate) use {entries, entry};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static MENDED: AtomicU64 = AtomicU64::new(0);
+
+    fn mend(session: Option<Ulong>) {
+        MENDED.store(session.unwrap_or(1), Ordering::Relaxed);
+        panic!("once more");
+    }
+
+    struct Nasty;
+    impl Drop for Nasty {
+        fn drop(&mut self) {
+            panic!("in drop");
+        }
+    }
+
+    /// R7. Fails without either `catch_unwind`, or where the payload is dropped.
+    #[test]
+    fn r07_no_panic_leaves_the_module() {
+        assert_eq!(
+            guard(None, mend, |_| Err(Rv::CANT_LOCK)),
+            cryptoki_sys::CKR_CANT_LOCK
+        );
+        assert_eq!(MENDED.load(Ordering::Relaxed), 0);
+        let rv = guard(Some(7), mend, |_| std::panic::panic_any(Nasty));
+        assert_eq!(rv, CKR_GENERAL_ERROR);
+        assert_eq!(MENDED.load(Ordering::Relaxed), 7);
+    }
+}

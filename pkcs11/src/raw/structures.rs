@@ -57,7 +57,8 @@ impl<'c> Attribute<'c> {
 
     /// Gives the caller a value, or why there is none (PKCS#11 3.0 §5.7.5, C_GetAttributeValue).
     pub(crate) fn answer(&self, value: Result<&[u8]>) -> Result<()> {
-        let room = usize::try_from(self.copy.ulValueLen).unwrap_or(usize::MAX);
+        // CK_UNAVAILABLE_INFORMATION, left there by an earlier answer, is not a length.
+        let room = isize::try_from(self.copy.ulValueLen).unwrap_or(0) as usize;
         let to: Ptr<'c, u8> = self.place.of(self.copy.pValue.cast());
         let (length, result) = match value {
             Ok(value) if to.is_null() => (value.len() as Ulong, Ok(())),
