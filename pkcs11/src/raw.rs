@@ -1,24 +1,27 @@
-//! All that is unsafe: pointers in, pointers out, the panic guard, the entry macro.
+//! All that is unsafe: pointers in, pointers out, the `C_` functions' names, system calls.
 //!
 //! PKCS#11 makes the caller vouch for its pointers: each is NULL or valid for the length that
 //! stands beside it, until the function returns. Nothing else is believed of them: they may be
 //! unaligned, alias one another, and come with any length. So no reference to memory that is
 //! written is ever made, and what is read is borrowed from a [`Call`], which ends with the call.
 
+mod answer;
 mod call;
-mod spawn;
 mod structures;
 
-use std::ffi::{c_int, c_ulong};
+use std::ffi::{CStr, CString, c_char, c_int, c_ulong};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
-use std::{ptr, slice};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::{env, io, ptr, slice};
 
 use cryptoki_sys::*;
+use devkey::Error;
 
-pub(crate) use call::{Argument, entries, entry, guard};
-pub(crate) use spawn::spawn;
+pub(crate) use answer::{Answer, Room, fill, put_list};
+pub(crate) use call::{Argument, entries, guard};
 pub(crate) use structures::{Attribute, Mechanism, attributes};
 
 use crate::rv::{Result, Rv};
@@ -168,86 +171,6 @@ impl<'c> Ptr<'c, u8> {
     }
 }
 
-/// How much room the caller has, in elements; `None` where it asks how much there must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room(Option<usize>);
-
-/// What goes to a caller that may have asked for the length only.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer<T> {
-    /// Only the length was asked for.
-    Length(usize),
-    /// The buffer is too short; this many would do.
-    TooSmall(usize),
-    /// The result, no longer than the room.
-    Done(Vec<T>),
-}
-
-impl Room {
-    /// No room: the length is asked for.
-    pub(crate) const NONE: Room = Room(None);
-
-    /// The answer where `length` elements are not wanted or do not fit.
-    pub(crate) fn refuse<T>(self, length: usize) -> Option<Answer<T>> {
-        match self.0 {
-            None => Some(Answer::Length(length)),
-            Some(room) if room < length => Some(Answer::TooSmall(length)),
-            Some(_) => None,
-        }
-    }
-
-    /// Answers with what is at hand already.
-    pub(crate) fn answer<T: Clone>(self, values: &[T]) -> Answer<T> {
-        self.refuse(values.len())
-            .unwrap_or_else(|| Answer::Done(values.to_vec()))
-    }
-}
-
-/// The two-call convention (PKCS#11 3.0 §5.2): a NULL buffer asks for the length.
-///
-/// `produce` has ended, and with it all that it borrowed, when the first byte is written.
-pub(crate) fn fill<T>(
-    out: Ptr<'_, T>,
-    length: Ptr<'_, Ulong>,
-    produce: impl FnOnce(Result<Room>) -> Result<Answer<T>>,
-) -> Result<()> {
-    let room = length.read().and_then(|room| {
-        let room = usize::try_from(room).map_err(|_| Rv::ARGUMENTS_BAD)?;
-        Ok(Room((!out.is_null()).then_some(room)))
-    });
-    let (needed, result) = match (produce(room)?, room?) {
-        (Answer::Length(needed), _) => (needed, Ok(())),
-        (Answer::TooSmall(needed), _) => (needed, Err(Rv::BUFFER_TOO_SMALL)),
-        (Answer::Done(values), Room(room)) if room >= Some(values.len()) => {
-            out.put(0, &values)?;
-            (values.len(), Ok(()))
-        }
-        // More than it was asked for: a defect of ours.
-        (Answer::Done(_), _) => return Err(Rv::GENERAL_ERROR),
-    };
-    length.write(needed as Ulong)?;
-    result
-}
-
-/// Writes a list that the caller gave `room` elements for, and how many it has.
-pub(crate) fn put_list<T>(
-    out: Ptr<'_, T>,
-    room: Ulong,
-    count: Ptr<'_, Ulong>,
-    produce: impl FnOnce(usize) -> Result<Vec<T>>,
-) -> Result<()> {
-    if count.is_null() || (out.is_null() && room > 0) {
-        return Err(Rv::ARGUMENTS_BAD);
-    }
-    let room = usize::try_from(room).unwrap_or(usize::MAX);
-    let mut values = produce(room)?;
-    values.truncate(room);
-    if !values.is_empty() {
-        out.put(0, &values)?;
-    }
-    count.write(values.len() as Ulong)
-}
-
 /// An interface in static memory.
 #[repr(transparent)]
 pub(crate) struct Interface(pub(crate) CK_INTERFACE);
@@ -285,6 +208,186 @@ pub(crate) fn close_inherited(fd: RawFd, maker: u32) {
     if found == 0 && u32::try_from(peer.pid) == Ok(maker) {
         // SAFETY: nothing of this process uses it: its owner is forgotten.
         unsafe { libc::close(fd) };
+    }
+}
+
+/// Defines one `C_` function; used by [`entries`].
+macro_rules! entry {
+    ($mend:path; exported $name:ident($($arg:ident: $type:ty),*) = $body:expr) => {
+        /// One of the three symbols of the shared object.
+        // SAFETY: PKCS#11 gives the name to this function alone.
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        extern "C" fn $name($($arg: $type),*) -> CK_RV {
+            $crate::raw::guard(None, $mend, |_call| {
+                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
+                $body
+            })
+        }
+    };
+    ($mend:path; global $name:ident($($arg:ident: $type:ty),*) = $body:expr) => {
+        extern "C" fn $name($($arg: $type),*) -> CK_RV {
+            $crate::raw::guard(None, $mend, |_call| {
+                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
+                $body
+            })
+        }
+    };
+    ($mend:path; session $name:ident($first:ident: $of:ty $(, $arg:ident: $type:ty)*) = $body:expr) => {
+        extern "C" fn $name($first: $of $(, $arg: $type)*) -> CK_RV {
+            $crate::raw::guard(Some($first), $mend, |_call| {
+                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
+                $body
+            })
+        }
+    };
+}
+
+pub(crate) use entry;
+
+/// The child's environment, whatever the host's is: the TSS must say nothing on the host's
+/// standard error, and nobody's configuration of OpenSSL is wanted.
+const ENVIRONMENT: [&CStr; 2] = [c"OPENSSL_CONF=/dev/null", c"TSS2_LOG=all+none"];
+/// The first descriptor that the child does not inherit.
+const FIRST_CLOSED: c_int = 3;
+
+/// Starts `program --private` in a session of its own, the socket as its standard input.
+/// By posix_spawn(3) and not fork(2): between a fork and an exec of a process with threads hardly
+/// anything may be called.
+///
+/// The program forks once more and its first process ends at once; that one is waited for, so that
+/// no zombie stays with the host.
+pub(crate) fn spawn(program: &Path, socket: OwnedFd) -> devkey::Result<()> {
+    let path = CString::new(program.as_os_str().as_bytes())
+        .map_err(|_| Error::input("a NUL in the path of devkeyd"))?;
+    let log = env::var_os("DEVKEY_LOG")
+        .filter(|_| !is_secure())
+        .and_then(|level| CString::new([b"DEVKEY_LOG=", level.as_bytes()].concat()).ok());
+    let failed = |e| Error::DeviceGone {
+        device: program.display().to_string(),
+        reason: format!("the key service does not start: {e}"),
+    };
+    let child = start(&path, &socket, log.as_ref()).map_err(failed)?;
+    wait(child);
+    Ok(())
+}
+
+fn start(path: &CString, socket: &OwnedFd, log: Option<&CString>) -> io::Result<libc::pid_t> {
+    let arguments = [path.as_ptr(), c"--private".as_ptr(), ptr::null()];
+    let [openssl, tss] = ENVIRONMENT;
+    let last = log.map_or(ptr::null(), |log| log.as_ptr());
+    let environment = [openssl.as_ptr(), tss.as_ptr(), last, ptr::null()];
+    let files = FileActions::new(socket, log.is_some())?;
+    let attributes = Attributes::new()?;
+    let mut child = 0;
+    // SAFETY: NUL-terminated strings in NULL-terminated arrays, and initialised attributes and
+    // actions, all alive until it returns.
+    check(unsafe {
+        libc::posix_spawn(
+            &mut child,
+            path.as_ptr(),
+            &files.0,
+            &attributes.0,
+            arguments.as_ptr().cast::<*mut c_char>(),
+            environment.as_ptr().cast::<*mut c_char>(),
+        )
+    })?;
+    Ok(child)
+}
+
+/// Waits for the intermediate process. The host may have reaped it (ECHILD), with a handler of
+/// SIGCHLD or by ignoring that signal.
+fn wait(child: libc::pid_t) {
+    let mut status = 0;
+    loop {
+        // SAFETY: writes the status of one process, by its id.
+        let done = unsafe { libc::waitpid(child, &mut status, 0) };
+        if done != -1 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return;
+        }
+    }
+}
+
+/// What the child does with descriptors before it runs.
+struct FileActions(libc::posix_spawn_file_actions_t);
+
+impl FileActions {
+    fn new(socket: &OwnedFd, keep_stderr: bool) -> io::Result<Self> {
+        let mut actions = MaybeUninit::uninit();
+        // SAFETY: initialises what is then taken as initialised.
+        let mut this = unsafe {
+            check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
+            FileActions(actions.assume_init())
+        };
+        // The socket first: a host without standard output may have it there.
+        let fd = socket.as_raw_fd();
+        // SAFETY: initialised above. Where the socket is 0 already, adddup2 clears FD_CLOEXEC.
+        check(unsafe { libc::posix_spawn_file_actions_adddup2(&mut this.0, fd, 0) })?;
+        this.open_null(1)?;
+        if !keep_stderr {
+            this.open_null(2)?;
+        }
+        // SAFETY: initialised above.
+        check(unsafe {
+            libc::posix_spawn_file_actions_addclosefrom_np(&mut this.0, FIRST_CLOSED)
+        })?;
+        Ok(this)
+    }
+
+    fn open_null(&mut self, fd: c_int) -> io::Result<()> {
+        let null = c"/dev/null".as_ptr();
+        // SAFETY: initialised in `new`; the path is copied.
+        check(unsafe {
+            libc::posix_spawn_file_actions_addopen(&mut self.0, fd, null, libc::O_RDWR, 0)
+        })
+    }
+}
+
+impl Drop for FileActions {
+    fn drop(&mut self) {
+        // SAFETY: initialised in `new`, destroyed once.
+        unsafe { libc::posix_spawn_file_actions_destroy(&mut self.0) };
+    }
+}
+
+/// A new session, no signal blocked, none ignored.
+struct Attributes(libc::posix_spawnattr_t);
+
+impl Attributes {
+    fn new() -> io::Result<Self> {
+        let flags = libc::POSIX_SPAWN_SETSID as c_int
+            | libc::POSIX_SPAWN_SETSIGMASK
+            | libc::POSIX_SPAWN_SETSIGDEF;
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: initialises what is then taken as initialised; the signal sets are copied.
+        unsafe {
+            check(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
+            let mut this = Attributes(attributes.assume_init());
+            let (mut none, mut all) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::sigfillset(all.as_mut_ptr());
+            check(libc::posix_spawnattr_setsigmask(&mut this.0, none.as_ptr()))?;
+            check(libc::posix_spawnattr_setsigdefault(
+                &mut this.0,
+                all.as_ptr(),
+            ))?;
+            check(libc::posix_spawnattr_setflags(&mut this.0, flags as _))?;
+            Ok(this)
+        }
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised in `new`, destroyed once.
+        unsafe { libc::posix_spawnattr_destroy(&mut self.0) };
+    }
+}
+
+fn check(code: c_int) -> io::Result<()> {
+    match code {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
     }
 }
 

@@ -84,38 +84,7 @@ macro_rules! entries {
     };
 }
 
-macro_rules! entry {
-    ($mend:path; exported $name:ident($($arg:ident: $type:ty),*) = $body:expr) => {
-        /// One of the three symbols of the shared object.
-        // SAFETY: PKCS#11 gives the name to this function alone.
-        #[allow(unsafe_code)]
-        #[unsafe(no_mangle)]
-        extern "C" fn $name($($arg: $type),*) -> CK_RV {
-            $crate::raw::guard(None, $mend, |_call| {
-                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
-                $body
-            })
-        }
-    };
-    ($mend:path; global $name:ident($($arg:ident: $type:ty),*) = $body:expr) => {
-        extern "C" fn $name($($arg: $type),*) -> CK_RV {
-            $crate::raw::guard(None, $mend, |_call| {
-                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
-                $body
-            })
-        }
-    };
-    ($mend:path; session $name:ident($first:ident: $of:ty $(, $arg:ident: $type:ty)*) = $body:expr) => {
-        extern "C" fn $name($first: $of $(, $arg: $type)*) -> CK_RV {
-            $crate::raw::guard(Some($first), $mend, |_call| {
-                $(let $arg = $crate::raw::Argument::wrap($arg, _call);)*
-                $body
-            })
-        }
-    };
-}
-
-pub(crate) use {entries, entry};
+pub(crate) use entries;
 
 #[cfg(test)]
 mod tests {
