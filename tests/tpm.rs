@@ -1,11 +1,16 @@
 //! The TPM back end on real TPMs: swtpm, with tpm2-tools and tpm2-openssl as the other programs.
 #![cfg(feature = "tpm")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what cannot go on has failed"
+)]
 
 #[path = "common/tpm.rs"]
 mod tpm;
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -332,7 +337,7 @@ fn processes(count: usize, provisioned: bool) {
         provision(&swtpm);
     }
     let start = || {
-        Command::new(std::env::current_exe().unwrap())
+        tpm::clean(std::env::current_exe().unwrap())
             .args(["--exact", "one_process_signs_in_a_row", "--nocapture"])
             .env("DEVKEY_TEST_TCTI", swtpm.tcti())
             .env("TSS2_LOG", "all+none")

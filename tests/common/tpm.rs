@@ -1,6 +1,15 @@
 //! A TPM for a test: a swtpm of its own on free ports, and a proxy before it that counts commands
 //! and can lose, delay or replace them.
 
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "not every test needs all of it; what cannot go on has failed"
+)]
+
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Two free ports in a row on the loopback, never given twice in this process.
-pub fn free_ports() -> u16 {
+pub(crate) fn free_ports() -> u16 {
     // Below the range from which the kernel takes ports for clients: a client that connects to a
     // port of that range where nobody listens may get through to itself.
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -26,7 +35,7 @@ pub fn free_ports() -> u16 {
 }
 
 /// A running swtpm. Killed when dropped; its state goes with it.
-pub struct Swtpm {
+pub(crate) struct Swtpm {
     state: tempfile::TempDir,
     port: u16,
     child: Option<Child>,
@@ -34,7 +43,7 @@ pub struct Swtpm {
 
 impl Swtpm {
     /// A new TPM, started.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut swtpm = Swtpm {
             state: tempfile::tempdir().unwrap(),
             port: free_ports(),
@@ -45,14 +54,14 @@ impl Swtpm {
     }
 
     /// Another TPM in its place: same ports, fresh state.
-    pub fn replace(&mut self) {
+    pub(crate) fn replace(&mut self) {
         self.kill();
         self.state = tempfile::tempdir().unwrap();
         self.run();
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -60,16 +69,16 @@ impl Swtpm {
     }
 
     /// Starts it again after [`Swtpm::kill`], on the same ports.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         self.run_with("not-need-init,startup-clear");
     }
 
     /// The same, with other flags.
-    pub fn run_with(&mut self, flags: &str) {
+    pub(crate) fn run_with(&mut self, flags: &str) {
         assert!(self.child.is_none());
         let dir = self.state.path().display();
         let (port, control) = (self.port, self.port + 1);
-        let child = Command::new("swtpm")
+        let child = clean("swtpm")
             .args(["socket", "--tpm2", "--flags", flags])
             .args(["--tpmstate", &format!("dir={dir}")])
             .args([
@@ -96,12 +105,12 @@ impl Swtpm {
     }
 
     /// The TCTI string.
-    pub fn tcti(&self) -> String {
+    pub(crate) fn tcti(&self) -> String {
         tcti(self.port)
     }
 
     /// Runs a tool on this TPM and gives what it printed.
-    pub fn tool(&self, program: &str, arguments: &[&str]) -> String {
+    pub(crate) fn tool(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.try_tool(program, arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} {arguments:?}: {said}");
@@ -109,8 +118,8 @@ impl Swtpm {
     }
 
     /// The same, whether it succeeds or not.
-    pub fn try_tool(&self, program: &str, arguments: &[&str]) -> Output {
-        Command::new(program)
+    pub(crate) fn try_tool(&self, program: &str, arguments: &[&str]) -> Output {
+        clean(program)
             .args(arguments)
             .current_dir(self.dir())
             .env("TPM2TOOLS_TCTI", self.tcti())
@@ -120,17 +129,17 @@ impl Swtpm {
     }
 
     /// A directory for the test's files.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.state.path()
     }
 
     /// A file in it.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir().join(name)
     }
 
     /// Asserts that within a second nothing is left in the TPM's memory.
-    pub fn assert_empty(&self) {
+    pub(crate) fn assert_empty(&self) {
         let began = Instant::now();
         loop {
             let left = self.tool("tpm2_getcap", &["handles-transient"])
@@ -153,12 +162,24 @@ impl Drop for Swtpm {
     }
 }
 
+/// A command that inherits nothing but the standard streams. libtss2 3.2.1 opens its sockets
+/// without SOCK_CLOEXEC; a child started while the worker speaks to swtpm would keep that
+/// connection open, and swtpm serves one at a time. Seen failing, by hanging, with `Command::new`.
+pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
+    const CLOSE: &str = r#"for fd in /proc/self/fd/*; do
+        n=${fd##*/}; if ((n > 2)); then eval "exec $n>&-"; fi
+    done; exec "$0" "$@""#;
+    let mut command = Command::new("bash");
+    command.args(["-c", CLOSE]).arg(program);
+    command
+}
+
 fn tcti(port: u16) -> String {
     format!("swtpm:host=127.0.0.1,port={port}")
 }
 
 /// What the proxy does with one command.
-pub enum Action {
+pub(crate) enum Action {
     /// Hands it on, and the answer back.
     Pass,
     /// The same, later.
@@ -178,7 +199,7 @@ pub enum Action {
 type Script = Box<dyn FnMut(u32) -> Action + Send>;
 
 /// A counting proxy before a swtpm.
-pub struct Proxy {
+pub(crate) struct Proxy {
     port: u16,
     shared: Arc<Shared>,
 }
@@ -191,7 +212,7 @@ struct Shared {
 
 impl Proxy {
     /// A proxy that passes everything.
-    pub fn before(swtpm: &Swtpm) -> Self {
+    pub(crate) fn before(swtpm: &Swtpm) -> Self {
         let port = free_ports();
         let shared = Arc::new(Shared {
             commands: Mutex::default(),
@@ -219,17 +240,17 @@ impl Proxy {
     }
 
     /// The TCTI string.
-    pub fn tcti(&self) -> String {
+    pub(crate) fn tcti(&self) -> String {
         tcti(self.port)
     }
 
     /// From now on, asks `script` what to do with each command code.
-    pub fn script(&self, script: impl FnMut(u32) -> Action + Send + 'static) {
+    pub(crate) fn script(&self, script: impl FnMut(u32) -> Action + Send + 'static) {
         *self.shared.script.lock().unwrap() = Box::new(script);
     }
 
     /// The command codes since the last call.
-    pub fn take(&self) -> Vec<u32> {
+    pub(crate) fn take(&self) -> Vec<u32> {
         std::mem::take(&mut self.shared.commands.lock().unwrap())
     }
 }
@@ -312,7 +333,7 @@ fn message(from: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// An answer that is only this code.
-pub fn answer(code: u32) -> Vec<u8> {
+pub(crate) fn answer(code: u32) -> Vec<u8> {
     let mut bytes = vec![0x80, 0x01, 0, 0, 0, 10];
     bytes.extend_from_slice(&code.to_be_bytes());
     bytes

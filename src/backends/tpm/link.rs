@@ -99,11 +99,6 @@ impl Link {
         Ok(self.binding.insert(Binding { parent, name }).clone())
     }
 
-    /// Where the TPM is.
-    pub(super) fn tcti(&self) -> &Tcti {
-        &self.tcti
-    }
-
     /// How long the worker may sleep before [`Link::rest`]; `None` where nothing waits for it.
     pub(super) fn patience(&self) -> Option<Duration> {
         let tenure = self.tcti.tenure();
