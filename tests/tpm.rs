@@ -227,7 +227,7 @@ fn openssl_encrypts_and_the_key_decrypts() {
     swtpm.assert_empty();
 }
 
-/// Seen failing with the `Wrapped::from_blob` line of `open` wrapped in `device.run`.
+/// Seen failing with `self.device.run(|link| link.live().map(drop))?` in `Tpm::open`.
 #[test]
 fn opening_touches_no_device() {
     let swtpm = Swtpm::start();
@@ -296,6 +296,7 @@ fn two_keys_stay_loaded() {
     assert!(loads <= 2 * turns, "{loads} loads in {turns} turns");
 }
 
+/// Seen failing with the two lines of `Link::breathe` taken out that rest and wait.
 #[test]
 fn the_memory_is_free_when_idle_and_soon_when_busy() {
     let swtpm = Swtpm::start();
@@ -675,8 +676,7 @@ fn keys_with_a_password_are_not_adopted() {
 }
 
 /// Whatever single code the TPM answers, at whatever command, the next call works and nothing is
-/// left. Seen failing with the `forget` call of `Live::abandon` replaced by nothing and the `Drop`
-/// of tss-esapi's context flushing what it should not.
+/// left. Seen failing with `Live::flush_some` forgetting what it could not flush, whatever the code.
 #[test]
 fn every_code_at_every_command_heals() {
     let swtpm = Swtpm::start();
@@ -738,7 +738,8 @@ fn what_can_heal_is_not_seen() {
 }
 
 /// A lost command, an answer cut at any byte, an answer with a flipped bit: either a good
-/// signature or an error, never a bad one, nothing left and nothing broken.
+/// signature or an error, never a bad one, nothing left and nothing broken. Seen failing with the
+/// `live.sweep` of `Link::connect` taken out.
 #[test]
 fn a_broken_line_heals() {
     let swtpm = Swtpm::start();

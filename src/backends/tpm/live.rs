@@ -73,7 +73,7 @@ impl Live {
     pub(super) fn open(tcti: &Tcti, binding: Option<&Binding>) -> Result<Self, Fault> {
         let owner = binding.filter(|binding| binding.parent == Parent::Owner);
         Ok(Live {
-            context: Context::new(tcti.conf())?,
+            context: Context::new(tcti.conf()?)?,
             managed: tcti.managed(),
             loaded: Vec::new(),
             persistent: Vec::new(),

@@ -25,7 +25,6 @@ pub(super) const FORMS: &str = "device:/dev/tpmrm0 (any absolute path) or \
 #[derive(Debug, Clone)]
 pub(super) struct Tcti {
     address: Address,
-    conf: TctiNameConf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +52,19 @@ impl Tcti {
     pub(super) fn parse(setting: &str) -> Result<Self> {
         let bad = || Error::input(format!("tcti = {setting:?} is not understood; use {FORMS}"));
         let address = Address::parse(setting).ok_or_else(bad)?;
-        let conf = address.conf().ok_or_else(bad)?;
-        Ok(Tcti { address, conf })
+        Ok(Tcti { address })
     }
 
-    /// What libtss2 is told.
-    pub(super) fn conf(&self) -> TctiNameConf {
-        self.conf.clone()
+    /// What libtss2 is told. Costs tss-esapi half a millisecond for an address, so it is not asked
+    /// before the TPM is.
+    pub(super) fn conf(&self) -> tss_esapi::Result<TctiNameConf> {
+        match &self.address {
+            Address::Device(path) => DeviceConfig::from_str(path).map(TctiNameConf::Device),
+            Address::Swtpm { host, port } => {
+                NetworkTPMConfig::from_str(&format!("host={host},port={port}"))
+                    .map(TctiNameConf::Swtpm)
+            }
+        }
     }
 
     /// Whether a resource manager gives each connection a TPM memory of its own.
@@ -157,17 +162,6 @@ impl Address {
             host: host?,
             port: port?,
         })
-    }
-
-    fn conf(&self) -> Option<TctiNameConf> {
-        match self {
-            Address::Device(path) => DeviceConfig::from_str(path).ok().map(TctiNameConf::Device),
-            Address::Swtpm { host, port } => {
-                NetworkTPMConfig::from_str(&format!("host={host},port={port}"))
-                    .ok()
-                    .map(TctiNameConf::Swtpm)
-            }
-        }
     }
 }
 
