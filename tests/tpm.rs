@@ -701,11 +701,11 @@ fn every_code_at_every_command_heals() {
             },
         );
         let _ = signs(&*key, &new.public);
+        if target == FLUSH || number % 8 == 0 {
+            thread::sleep(Duration::from_millis(30));
+        }
         proxy.script(|_| Action::Pass);
         signs(&*key, &new.public).unwrap_or_else(|error| panic!("{code:#x}: {error}"));
-        if number % 8 == 0 {
-            thread::sleep(Duration::from_millis(25));
-        }
     }
     swtpm.assert_empty();
 }
