@@ -253,14 +253,12 @@ pub(crate) fn interface_raw(
     flags: CK_FLAGS,
 ) -> Result<CK_INTERFACE, CK_RV> {
     let mut found = null_mut();
-    let function = *symbol::<CK_C_GetInterface>(b"C_GetInterface");
+    let function = symbol::<CK_C_GetInterface>(b"C_GetInterface").unwrap();
     // SAFETY: NULL or the test's own.
-    let rv = unsafe { function.unwrap()(name.cast_mut(), version, &mut found, flags) };
-    // SAFETY: a static of the module where it said CKR_OK.
-    if rv == CKR_OK {
-        Ok(unsafe { *found })
-    } else {
-        Err(rv)
+    match unsafe { function(name.cast_mut(), version, &mut found, flags) } {
+        // SAFETY: a static of the module.
+        CKR_OK => Ok(unsafe { *found }),
+        rv => Err(rv),
     }
 }
 
