@@ -113,7 +113,7 @@ fn create_certificate(
     if rv == CKR_OK { Ok(made) } else { Err(rv) }
 }
 
-/// Fails where C_GetFunctionList writes nothing, or C_GetSlotList does not ask for the state.
+/// Fails where C_GetFunctionList writes nothing, or `unsupported` does not ask for the state.
 #[test]
 fn r01_the_function_list_is_whole_and_callable_before_initialisation() {
     let m = Module::without_tokens();
@@ -138,7 +138,7 @@ fn r01_the_function_list_is_whole_and_callable_before_initialisation() {
     );
 }
 
-/// Fails with #[unsafe(no_mangle)] on one more entry, or without an argument in build.rs.
+/// Fails where C_GetInfo is `exported` as well, or without "nodelete" in build.rs.
 #[test]
 fn r02_three_symbols_and_no_more() {
     let output = |program: &str, args: &[&str]| {
@@ -402,7 +402,7 @@ fn r08_a_session_opens_whatever_became_of_the_token() {
     assert!(m.sign(handles[0], &[7; 32]).is_err());
 }
 
-/// Fails with a NUL in `padded`, or with CKF_LOGIN_REQUIRED or CKF_WRITE_PROTECTED among the flags.
+/// Fails with a NUL in `padded`, or with CKF_LOGIN_REQUIRED among the flags.
 #[test]
 fn r09_token_info_is_padded_and_stable() {
     let m = Module::new();
@@ -442,7 +442,7 @@ fn r09_token_info_is_padded_and_stable() {
     assert!(m.slots().is_empty());
 }
 
-/// Fails with a public state in `info::session`, or CKF_LOGIN_REQUIRED.
+/// Fails with CKS_RO_PUBLIC_SESSION in `info::session`.
 #[test]
 fn r12_without_a_pin_every_session_is_the_users() {
     let m = Module::new();
@@ -516,7 +516,7 @@ fn r13_login_is_per_process_and_ends_with_the_last_session() {
     assert_eq!(login(m.session()), CKR_OK);
 }
 
-/// Fails where CKA_ALWAYS_AUTHENTICATE has no row in the table of attributes, or is TRUE there.
+/// Fails where CKA_ALWAYS_AUTHENTICATE is TRUE in the table of attributes.
 #[test]
 fn r14_no_key_wants_a_login_for_each_signature() {
     let m = Module::new();
@@ -530,7 +530,7 @@ fn r14_no_key_wants_a_login_for_each_signature() {
     }
 }
 
-/// Fails where `Object::certificate` leaves ID or label empty.
+/// Fails where `Object::certificate` leaves the label empty.
 #[test]
 fn r15_ids_pair_objects_and_labels_are_there() {
     let m = Module::new();
@@ -569,7 +569,7 @@ fn r16_a_bad_file_hides_no_other() {
     assert_eq!(m.find(m.session(), &[]).len(), 6);
 }
 
-/// Fails where `attributes` stops at the first error, or a private part has no row.
+/// Fails where `attributes` stops at the first error, or CKA_PRIME_1 has no row.
 #[test]
 fn r17_every_attribute_is_answered() {
     let m = Module::new();
@@ -629,7 +629,7 @@ fn r17_every_attribute_is_answered() {
     );
 }
 
-/// Fails where CKA_EC_POINT is the bare point, or the private key has none.
+/// Fails where CKA_EC_POINT is the bare point.
 #[test]
 fn r18_points_are_octet_strings_and_private_keys_have_public_parts() {
     let m = Module::new();
@@ -664,7 +664,7 @@ fn r19_public_objects_are_public() {
     assert_eq!((private.len(), public.len()), (3, 4));
 }
 
-/// Fails where `Plan::finish` takes a digest without fitting it, or any DigestInfo.
+/// Fails where `Plan::finish` takes a digest without fitting it.
 #[test]
 fn r20_digests_of_any_length_and_digest_infos() {
     let m = Module::new();
@@ -821,7 +821,7 @@ fn r22_what_is_listed_works() {
     );
 }
 
-/// Fails where `signed` does not put the operation back, or an error leaves it there.
+/// Fails where `signed` does not put the operation back.
 #[test]
 fn r23_asking_for_the_length_keeps_the_operation_and_asks_no_device() {
     let m = Module::new();
@@ -887,7 +887,7 @@ fn r23_asking_for_the_length_keeps_the_operation_and_asks_no_device() {
     assert_eq!(m.sign(session, &data), Err(CKR_OPERATION_NOT_INITIALIZED));
 }
 
-/// Fails where C_WaitForSlotEvent waits, or an unknown class is an error.
+/// Fails where C_WaitForSlotEvent answers CKR_OK.
 #[test]
 fn r24_what_there_is_not_is_said_so() {
     let m = Module::new();
@@ -958,7 +958,7 @@ fn r25_handles_stay() {
     assert_eq!(m.find(one, &[]).len(), first.len() + 2);
 }
 
-/// Fails where C_OpenSession or a search takes the store's lock.
+/// Fails where a search takes the store's lock.
 #[test]
 fn r26_reading_needs_no_right_to_write() {
     let m = Module::loaded();
@@ -981,7 +981,7 @@ fn r26_reading_needs_no_right_to_write() {
     assert_eq!(before, after);
 }
 
-/// Fails where `rename` is not asked, or a session that may only read may rename.
+/// Fails where `set_attributes` does not ask whether the session may write.
 #[test]
 fn names_can_be_changed_on_either_half() {
     let m = Module::new();
@@ -1075,7 +1075,7 @@ fn key_pairs_are_made_as_asked_or_not_at_all() {
     );
 }
 
-/// Fails where the secret is not readable by default, or cut at the wrong end.
+/// Fails where the secret is cut at its end.
 #[test]
 fn secrets_are_agreed_on_and_read() {
     let m = Module::new();
@@ -1165,7 +1165,7 @@ fn secrets_are_agreed_on_and_read() {
     );
 }
 
-/// Fails where `check` takes every error for CKR_SIGNATURE_INVALID.
+/// Fails where `check` lets the library's error through.
 #[test]
 fn signatures_are_verified_with_keys_of_anybody() {
     let m = Module::new();

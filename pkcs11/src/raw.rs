@@ -393,6 +393,11 @@ fn check(code: c_int) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn ptr<'c, T>(_: &'c Call, at: *mut T) -> Ptr<'c, T> {
@@ -450,10 +455,66 @@ mod tests {
     #[test]
     fn structures_may_be_unaligned() {
         let call = Call(());
-        let mut bytes = [0_u8; 1 + size_of::<CK_ATTRIBUTE>()];
-        let at = bytes.as_mut_ptr().wrapping_add(1).cast::<CK_ATTRIBUTE>();
+        let mut words = [0_u64; 1 + size_of::<CK_ATTRIBUTE>() / 8];
+        let at = words.as_mut_ptr().cast::<u8>().wrapping_add(1).cast();
         let all = attributes(ptr(&call, at), 1).unwrap();
         assert_eq!(all[0].answer(Ok(b"value")), Ok(()));
-        assert_eq!(bytes[17], 5);
+        assert_eq!(words[2], 5 << 8);
+    }
+
+    const SCRIPT: &str = "#!/bin/sh
+exec <&0 >&0
+tr '\\0' '\\n' </proc/self/environ
+echo arguments $*
+readlink /proc/$$/fd/2
+for fd in /proc/$$/fd/*; do echo ${fd##*/}; done
+awk '/^SigBlk|^SigIgn/ {print $2}' /proc/$$/status
+";
+
+    /// Fails without closefrom, without the actions on descriptor 2, with the host's environment,
+    /// or where the signals of the host stay ignored.
+    #[test]
+    fn the_child_inherits_its_socket_and_nothing_else() {
+        let dir = env::temp_dir().join(format!("devkey-spawn-{}", std::process::id()));
+        fs::write(&dir, SCRIPT).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        // SAFETY: this process has its own use for neither signal nor descriptor.
+        unsafe {
+            libc::signal(libc::SIGUSR1, libc::SIG_IGN);
+            libc::dup(0);
+        }
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        spawn(&dir, theirs.into()).unwrap();
+        let mut said = String::new();
+        ours.read_to_string(&mut said).unwrap();
+        fs::remove_file(&dir).unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        let expected = [
+            "OPENSSL_CONF=/dev/null",
+            "TSS2_LOG=all+none",
+            "arguments --private",
+            "/dev/null",
+        ];
+        assert!(lines.starts_with(&expected), "{said}");
+        // 3 and 10 are the shell's own, for the directory and the script; signals 32 and 33 are
+        // glibc's, which ignores them in every child of posix_spawn.
+        let rest = [
+            "0",
+            "1",
+            "10",
+            "2",
+            "3",
+            "0000000000000000",
+            "0000000180000000",
+        ];
+        assert_eq!(lines[expected.len()..], rest, "{said}");
+    }
+
+    /// Fails where `start` passes over what posix_spawn answers.
+    #[test]
+    fn a_service_that_is_not_there_is_an_error() {
+        let (_, theirs) = UnixStream::pair().unwrap();
+        let gone = spawn(Path::new("/nonexistent/devkeyd"), theirs.into());
+        assert!(matches!(gone, Err(Error::DeviceGone { .. })));
     }
 }

@@ -13,11 +13,15 @@ pub(crate) struct Device {
     settings: Settings,
     dir: TempDir,
     /// A simulator, say: ended when dropped.
-    _guard: Box<dyn Any>,
+    _guard: Box<dyn Any + Send + Sync>,
 }
 
 impl Device {
-    pub(crate) fn new(back_end: &'static BackEnd, settings: Settings, guard: impl Any) -> Self {
+    pub(crate) fn new(
+        back_end: &'static BackEnd,
+        settings: Settings,
+        guard: impl Any + Send + Sync,
+    ) -> Self {
         (back_end.check)(&settings).unwrap();
         Device {
             back_end,

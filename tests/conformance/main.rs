@@ -17,7 +17,6 @@ mod token;
 
 #[path = "../common/devkeyd.rs"]
 mod devkeyd;
-#[allow(dead_code, reason = "the tests of the TPM back end use the rest")]
 #[path = "../common/tpm.rs"]
 mod tpm_simulator;
 
