@@ -4,8 +4,16 @@
 //! the modules take turns in each round; of a round the minimum counts, of the rounds the median.
 //! Nothing here passes or fails: a figure worse than its limit is marked.
 
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "what cannot go on has failed; a table is what it is for"
+)]
+
 #[path = "../tests/common/tpm.rs"]
-#[allow(dead_code)]
 mod tpm;
 
 use std::env;
@@ -113,7 +121,7 @@ fn row(figure: &str, what: &str, count: u32, [ours, theirs]: [&Peer; 2], limit: 
 fn count_commands(home: &Path, swtpm: &Swtpm) {
     let proxy = Proxy::before(swtpm);
     let ours = devkey_tpm(home, "counted", &proxy.tcti());
-    let mut count = |what, n| {
+    let count = |what, n| {
         proxy.take();
         ours.measure(what, n);
         // What is flushed after the last signature belongs to it, too.
