@@ -4,6 +4,13 @@
 //! `use super::super::tpm` or `crate::backends::tpm` in src/backends/file.rs the second, and an
 //! `unsafe` block anywhere but in pkcs11/src/raw.rs the third.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what cannot go on has failed"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
