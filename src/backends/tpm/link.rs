@@ -113,8 +113,10 @@ impl Link {
     pub(super) fn rest(&mut self) {
         self.release();
         if !self.orphans.is_empty() {
-            if let Ok(live) = self.connect() {
-                self.live = Some(live);
+            if self.tcti.probe().is_ok()
+                && let Ok(mut live) = Live::open(&self.tcti, None)
+            {
+                live.sweep(&self.orphans);
             }
             self.orphans.clear();
         }
