@@ -4,8 +4,8 @@
 //! it initialises: what it inherited is forgotten and never dropped, for dropping would release
 //! what the parent still uses, and no lock is taken that a thread of the parent may have held.
 //!
-//! Locks, outermost first: slots, sessions, one session, its slot's token and objects. The first
-//! two are held only to clone.
+//! Locks, outermost first: looking, slots, sessions, one session, its slot's token and objects.
+//! Those of slots and sessions are held only to clone.
 
 use std::collections::HashMap;
 use std::mem;
@@ -30,6 +30,8 @@ pub(crate) struct Module {
     pid: u32,
     config: Config,
     link: Arc<Link>,
+    /// Held by the one thread that looks for tokens.
+    looking: Mutex<()>,
     slots: Mutex<Vec<Arc<Slot>>>,
     sessions: Mutex<HashMap<Ulong, Open>>,
 }
@@ -101,6 +103,7 @@ impl Module {
             pid: process::id(),
             config,
             link,
+            looking: Mutex::default(),
             slots: Mutex::default(),
             sessions: Mutex::default(),
         })
@@ -112,7 +115,8 @@ impl Module {
 
     /// Looks for tokens. Those that are known keep their slots; what cannot be opened has none.
     pub(crate) fn look_for_tokens(&self) {
-        let mut slots = lock(&self.slots);
+        let _alone = lock(&self.looking);
+        let slots = lock(&self.slots).clone();
         let mut now: Vec<Arc<Slot>> = Vec::new();
         for found in self.config.tokens() {
             let taken = |id| now.iter().chain(slots.iter()).any(|slot| slot.id == id);
@@ -124,7 +128,7 @@ impl Module {
                 Err(e) => log::warn!("token {}: {e}", found.name),
             }
         }
-        *slots = now;
+        *lock(&self.slots) = now;
     }
 
     /// The slots' ids, always in the same order.
