@@ -394,7 +394,8 @@ fn check(code: c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Read;
+    use std::io::{Read, Write};
+    use std::os::fd::IntoRawFd;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
@@ -521,15 +522,13 @@ awk '/^SigBlk|^SigIgn/ {print $2}' /proc/$$/status
     /// R5. Fails without the comparison of process ids, or without the call of close(2).
     #[test]
     fn only_the_makers_socket_is_closed() {
-        use std::os::fd::{AsRawFd, IntoRawFd};
-        use std::os::unix::net::UnixStream;
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let maker = std::process::id();
         close_inherited(ours.as_raw_fd(), maker + 1);
-        std::io::Write::write_all(&mut theirs, b"open").unwrap();
+        Write::write_all(&mut theirs, b"open").unwrap();
         close_inherited(ours.into_raw_fd(), maker);
-        assert!(std::io::Write::write_all(&mut theirs, b"closed").is_err());
-        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(Write::write_all(&mut theirs, b"closed").is_err());
+        let file = fs::File::open("/dev/null").unwrap();
         close_inherited(file.as_raw_fd(), maker);
         assert!(file.metadata().is_ok());
     }
