@@ -48,8 +48,7 @@ pub(crate) fn remote(device: &Device) -> Arc<dyn Token> {
     ))
 }
 
-/// Seen to fail with `hash` instead of the scheme's own in `PublicKey::verify`, and with the
-/// length check of `RemoteToken::sign` against `signature_len() + 1`.
+/// Seen to fail with `length + 1` for `length` in `RemoteToken::sign`.
 pub(crate) fn every_capability_works(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
@@ -74,7 +73,7 @@ pub(crate) fn every_capability_works(fresh: Fresh, open: Open) {
     }
 }
 
-/// Seen to fail with the own public key instead of `peer` in `RemoteToken::agree`, and in
+/// Seen to fail with the own public key for `peer` in `RemoteToken::agree`, and in
 /// `LocalToken::agree`.
 pub(crate) fn two_keys_agree(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
@@ -86,7 +85,7 @@ pub(crate) fn two_keys_agree(fresh: Fresh, open: Open) {
     }
 }
 
-/// Seen to fail with `Hash::Sha512` instead of `scheme` in both `decrypt`s.
+/// Seen to fail with another hash for that of `scheme` in `LocalToken::decrypt`.
 pub(crate) fn what_openssl_encrypts_is_decrypted(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
@@ -102,8 +101,8 @@ pub(crate) fn what_openssl_encrypts_is_decrypted(fresh: Fresh, open: Open) {
     }
 }
 
-/// Seen to fail with `key.label = …` taken out of `LocalToken::rename`, and with
-/// `Names::default()` sent by `RemoteToken::rename`.
+/// Seen to fail with `key.label = …` taken out of `LocalToken::rename`, and with `Names::default()`
+/// sent by `RemoteToken::rename`.
 pub(crate) fn names_are_kept(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
@@ -137,7 +136,8 @@ pub(crate) fn names_are_kept(fresh: Fresh, open: Open) {
     sign(&*open(&device), listing.key(&named.id).unwrap()).unwrap();
 }
 
-/// Seen to fail with `names.check()` taken out of the three methods of `LocalToken`.
+/// Seen to fail with `names.check()` taken out of `generate`, `add_certificate` and `rename` of
+/// `LocalToken`, each by itself.
 pub(crate) fn bad_names_are_refused(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
@@ -166,7 +166,7 @@ pub(crate) fn bad_names_are_refused(fresh: Fresh, open: Open) {
 }
 
 /// Seen to fail with the search for a twin taken out of `LocalToken::add_certificate`, and with
-/// `label: None` there.
+/// `certificate.label = …`.
 pub(crate) fn certificates_are_kept(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
@@ -191,8 +191,8 @@ pub(crate) fn certificates_are_kept(fresh: Fresh, open: Open) {
     assert!(matches!(bad, Err(Error::BadInput(_))), "{bad:?}");
 }
 
-/// Seen to fail with `self.forget(id)` taken out of `LocalToken::delete`, with `self.find` taken
-/// out of `LocalToken::key`, and with the client's id not looked up in `Session::key`.
+/// Seen to fail with `self.forget(id)` taken out of `LocalToken::delete`, and with the caller's record
+/// where `self.find` finds none in `LocalToken::key`.
 pub(crate) fn what_is_deleted_is_gone(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
@@ -205,8 +205,8 @@ pub(crate) fn what_is_deleted_is_gone(fresh: Fresh, open: Open) {
     not_found(sign(&*open(&device), &key));
 }
 
-/// Seen to fail with the `permit` lines of `LocalToken` taken out (the back end then refuses, but
-/// not as it should).
+/// Back ends refuse as well. Seen to fail with the `permit` of `LocalToken::decrypt` taken out, for a
+/// key that knows no decryption.
 pub(crate) fn a_key_is_used_for_its_uses_alone(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
@@ -246,8 +246,8 @@ pub(crate) fn an_edited_record_is_refused(fresh: Fresh, open: Open) {
     sign(&*open(&device), &key).unwrap();
 }
 
-/// Seen to fail with `LocalToken::create` giving every token the same secret, the same root and no
-/// check of the blob (`open_unchecked` of the soft back end).
+/// The MAC and the back end each suffice. Seen to fail with `record.check(mac_key)?` taken out of
+/// `LocalToken::key` and `verify_tag` out of the soft back end, both at once.
 pub(crate) fn a_record_of_another_token_is_refused(fresh: Fresh, open: Open) {
     let (device, other) = (with_token(fresh), with_token(fresh));
     let foreign = generate(&*open(&other), first_kind(&*open(&other)), Usage::SIGN);
@@ -259,8 +259,7 @@ pub(crate) fn a_record_of_another_token_is_refused(fresh: Fresh, open: Open) {
     assert!(matches!(signed, Err(Error::BadBlob)), "{signed:?}");
 }
 
-/// Seen to fail with `self.find` taken out of `LocalToken::key` (signing), and with `Store::remove`
-/// and `rename` made to do nothing where there is nothing.
+/// Seen to fail with the caller's record where `self.find` finds none in `LocalToken::key`.
 pub(crate) fn what_is_not_there_is_not_found(fresh: Fresh, open: Open) {
     let (device, other) = (with_token(fresh), with_token(fresh));
     let foreign = generate(&*open(&other), first_kind(&*open(&other)), Usage::SIGN);
@@ -270,8 +269,7 @@ pub(crate) fn what_is_not_there_is_not_found(fresh: Fresh, open: Open) {
     not_found(token.delete(&foreign.id));
 }
 
-/// Seen to fail with `perform_or_end` ending the connection at every error of an Ed25519 key made
-/// anew (remote), and with the length checks of the back end taken out (local).
+/// Seen to fail with `Error::Crypto` for a wrong length in `Hash::import`.
 pub(crate) fn bad_input_is_refused(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
@@ -290,8 +288,7 @@ pub(crate) fn bad_input_is_refused(fresh: Fresh, open: Open) {
     sign(&*token, &key).unwrap();
 }
 
-/// Seen to fail with the lock of `Link::call` released before the response is read (by a second
-/// `Mutex` around each half of `Channel::exchange`).
+/// The lock of `Link` sees to it; there is no line less than that lock to take out.
 pub(crate) fn keys_sign_in_threads(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
@@ -309,7 +306,7 @@ pub(crate) fn keys_sign_in_threads(fresh: Fresh, open: Open) {
     });
 }
 
-/// Seen to fail with `Store::list` giving its first listing for ever.
+/// Seen to fail with `Store::list` looking at the directory only while its listing is empty.
 pub(crate) fn changes_by_another_are_seen(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let (token, other) = (open(&device), open(&device));
@@ -332,6 +329,9 @@ pub(crate) fn a_read_only_store_signs(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let key = generate(&*open(&device), first_kind(&*open(&device)), Usage::SIGN);
     let (_, _, dir) = device.token();
+    for entry in fs::read_dir(&dir).unwrap() {
+        fs::set_permissions(entry.unwrap().path(), Permissions::from_mode(0o400)).unwrap();
+    }
     fs::set_permissions(&dir, Permissions::from_mode(0o500)).unwrap();
     let refused = bound_by_modes(|| {
         let token = open(&device);
