@@ -246,8 +246,9 @@ pub(crate) fn an_edited_record_is_refused(fresh: Fresh, open: Open) {
     sign(&*open(&device), &key).unwrap();
 }
 
-/// The MAC and the back end each suffice. Seen to fail with `record.check(mac_key)?` taken out of
-/// `LocalToken::key` and `verify_tag` out of the soft back end, both at once.
+/// The MAC, the back end's tag and the public key that it derives anew each suffice: it was not seen
+/// to fail with `record.check(mac_key)?` taken out of `LocalToken::key` and `verify_tag` out of the
+/// soft back end, both at once.
 pub(crate) fn a_record_of_another_token_is_refused(fresh: Fresh, open: Open) {
     let (device, other) = (with_token(fresh), with_token(fresh));
     let foreign = generate(&*open(&other), first_kind(&*open(&other)), Usage::SIGN);
