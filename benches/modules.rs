@@ -94,7 +94,7 @@ fn compare() {
         "cold",
         1,
         [&ours, &theirs],
-        0.5,
+        1.0,
     );
     count_commands(home.path(), &swtpm);
 }

@@ -37,7 +37,7 @@ impl ObjectId {
     pub fn random() -> Result<Self> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random)?;
-        Ok(ObjectId(record::to_hex(&random)))
+        Ok(ObjectId(base16ct::lower::encode_string(&random)))
     }
 
     /// The id as text.

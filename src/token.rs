@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage, ecdsa_input};
 use crate::provider::{BackEnd, Capability, Key, KeyAuth, Place, Provider, Settings};
 use crate::secret::Secret;
-use crate::store::record::{FORMAT, to_hex};
+use crate::store::record::FORMAT;
 use crate::store::{Certificate, KeyRecord, ObjectId, Store, TokenRecord};
 
 /// A token as front ends see it.
@@ -314,7 +314,7 @@ fn describe(
         Err(Error::Unsupported(_)) => None,
         Err(e) => return Err(e),
     };
-    let made_up = || Ok::<_, Error>(to_hex(Secret::random(8)?.expose()));
+    let made_up = || Ok::<_, Error>(base16ct::lower::encode_string(Secret::random(8)?.expose()));
     Ok(TokenRecord {
         version: FORMAT,
         label: request.label.to_owned(),

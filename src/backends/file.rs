@@ -86,11 +86,7 @@ fn check_value(root: &Secret) -> Result<String> {
     let mut value = [0; 32];
     prk.expand(&[b"devkey file root check"], HKDF_SHA256)?
         .fill(&mut value)?;
-    Ok(value
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(base16ct::lower::encode_string(value.split_at(16).0))
 }
 
 #[cfg(test)]

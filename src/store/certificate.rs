@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use base16ct::lower as hex;
 use der::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use x509_cert::Certificate as X509;
 
 use super::ObjectId;
-use super::record::{self, bad, from_hex, to_hex};
+use super::record::{self, bad};
 use crate::error::{Error, Result};
 use crate::key::PublicKey;
 
@@ -93,7 +94,10 @@ impl Certificate {
                 .map_err(|e| bad(path, &e.to_string()))?;
             if index == 0 {
                 certificate.label = head.label.clone();
-                certificate.cka_id = head.cka_id.as_deref().and_then(from_hex);
+                certificate.cka_id = head
+                    .cka_id
+                    .as_deref()
+                    .and_then(|id| hex::decode_vec(id).ok());
             }
             all.push(certificate);
         }
@@ -108,7 +112,7 @@ impl Certificate {
         let head = Head {
             version: record::FORMAT,
             label: self.label.clone(),
-            cka_id: self.cka_id.as_deref().map(to_hex),
+            cka_id: self.cka_id.as_deref().map(hex::encode_string),
         };
         let lines = toml::to_string(&head).map_err(|e| Error::Internal(e.to_string()))?;
         let block = record::encode_block(CERTIFICATE, &self.der)?;

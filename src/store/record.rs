@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use aws_lc_rs::hmac;
+use base16ct::lower as hex;
 use der::pem::{self, LineEnding};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -159,7 +160,8 @@ impl KeyRecord {
         let mac = mac.map(|block| block.blob.bytes.as_slice().try_into());
         Ok(KeyRecord {
             label: head.label,
-            cka_id: from_hex(&head.cka_id).ok_or_else(|| bad(path, "cka_id is not hexadecimal"))?,
+            cka_id: hex::decode_vec(&head.cka_id)
+                .map_err(|_| bad(path, "cka_id is not lower-case hexadecimal"))?,
             usage: head.usage,
             public: PublicKey::from_spki(&public.blob.bytes)
                 .map_err(|e| bad(path, &e.to_string()))?,
@@ -180,7 +182,7 @@ impl KeyRecord {
             version: FORMAT,
             id: self.id.as_str().to_owned(),
             label: self.label.clone(),
-            cka_id: to_hex(&self.cka_id),
+            cka_id: hex::encode_string(&self.cka_id),
             usage: self.usage,
         };
         let mut text = toml::to_string(&head).map_err(|e| Error::Internal(e.to_string()))?;
@@ -262,26 +264,6 @@ pub(super) fn bad(path: &Path, reason: &str) -> Error {
         path: path.to_owned(),
         reason: reason.to_owned(),
     }
-}
-
-/// Bytes as lower-case hexadecimal.
-pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The bytes of hexadecimal text; `None` where it is none.
-pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    let digits: Option<Vec<u8>> = text.chars().map(|c| Some(c.to_digit(16)? as u8)).collect();
-    let pairs = digits?;
-    Some(
-        pairs
-            .chunks_exact(2)
-            .map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit))
-            .collect(),
-    )
 }
 
 fn digest(text: &[u8]) -> [u8; 32] {

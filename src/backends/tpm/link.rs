@@ -5,6 +5,8 @@ use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base16ct::lower as hex;
+
 use super::errors::{Fault, Remedy};
 use super::live::Live;
 use super::objects::Parent;
@@ -184,7 +186,12 @@ impl Drop for Link {
 
 impl fmt::Display for Binding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}:{}", self.parent.handle(), hex(&self.name))
+        write!(
+            f,
+            "{:08x}:{}",
+            self.parent.handle(),
+            hex::encode_string(&self.name)
+        )
     }
 }
 
@@ -194,28 +201,13 @@ impl FromStr for Binding {
     fn from_str(text: &str) -> Result<Self> {
         let bad = || Error::input(format!("{text:?} is not the binding of a TPM token"));
         let (handle, name) = text.split_once(':').ok_or_else(bad)?;
-        let handle = u32::from_str_radix(handle, 16).map_err(|_| bad())?;
-        let pairs = name.as_bytes().chunks(2);
-        let bytes = pairs.map(|pair| {
-            let pair = str::from_utf8(pair)
-                .ok()
-                .filter(|pair| pair.len() == 2 && is_hex(pair))?;
-            u8::from_str_radix(pair, 16).ok()
-        });
+        let handle = hex::decode_vec(handle).map_err(|_| bad())?;
+        let handle = <[u8; 4]>::try_from(handle).map_err(|_| bad())?;
         Ok(Binding {
-            parent: Parent::from_handle(handle).map_err(|_| bad())?,
-            name: bytes.collect::<Option<Vec<u8>>>().ok_or_else(bad)?,
+            parent: Parent::from_handle(u32::from_be_bytes(handle)).map_err(|_| bad())?,
+            name: hex::decode_vec(name).map_err(|_| bad())?,
         })
     }
-}
-
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

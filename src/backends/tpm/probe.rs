@@ -15,7 +15,7 @@ use tss_esapi::structures::{
 use tss_esapi::utils::get_tpm_vendor;
 
 use super::errors::Fault;
-use super::link::{Link, hex};
+use super::link::Link;
 use super::live::Live;
 use super::objects::{self, Parent, ours};
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ pub(super) fn info(link: &mut Link) -> Result<ProviderInfo, Fault> {
     let model = model(live)?;
     let name = endorsement_name(live)?.unwrap_or_else(|| binding.name.clone());
     live.flush_passing()?;
-    let mut serial = hex(&Hash::Sha256.digest(&name));
+    let mut serial = base16ct::lower::encode_string(&Hash::Sha256.digest(&name));
     serial.truncate(16);
     Ok(ProviderInfo {
         model,

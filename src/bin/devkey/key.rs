@@ -9,7 +9,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use devkey::Error;
 use devkey::config::FoundToken;
 use devkey::key::{KeyKind, Usage};
-use devkey::store::record::{from_hex, to_hex};
 use devkey::store::{KeyRecord, Listing};
 use devkey::token::{KeyRequest, Names};
 
@@ -166,7 +165,10 @@ fn new(tokens: &Tokens, args: &NewArgs) -> Outcome {
 fn check_new(found: &FoundToken, all: &Listing, label: &str, id: Option<&[u8]>) -> Result<()> {
     let name = &found.name;
     let exists = |what: String, key: &KeyRecord| {
-        let see = format!("devkey key show --token {name} {}", to_hex(&key.cka_id));
+        let see = format!(
+            "devkey key show --token {name} {}",
+            base16ct::lower::encode_string(&key.cka_id)
+        );
         let remedy = format!("choose another, or see it: {see}");
         Err(Failure::new(Error::Exists(what), remedy))
     };
@@ -255,7 +257,7 @@ fn confirmed(what: &str) -> Result<bool> {
 
 /// The key that a label, a `CKA_ID` or a record's id names.
 fn find_key(found: &FoundToken, all: &Listing, wanted: &str) -> Result<Arc<KeyRecord>> {
-    let id = from_hex(wanted);
+    let id = base16ct::mixed::decode_vec(wanted).ok();
     let named = |key: &&Arc<KeyRecord>| {
         key.label == wanted || Some(&key.cka_id) == id.as_ref() || key.id.as_str() == wanted
     };
@@ -290,7 +292,7 @@ fn kinds() -> impl TypedValueParser<Value = KeyKind> {
 fn parse_id(text: &str) -> devkey::Result<Id> {
     let wrong = || Error::input("an ID is an even number of hexadecimal digits");
     let names = Names {
-        cka_id: Some(from_hex(text).ok_or_else(wrong)?),
+        cka_id: Some(base16ct::mixed::decode_vec(text).map_err(|_| wrong())?),
         ..Names::default()
     };
     names.check()?;

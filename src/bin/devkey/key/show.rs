@@ -4,7 +4,6 @@ use clap::ValueEnum;
 use der::pem::{LineEnding, encode_string};
 use devkey::Error;
 use devkey::config::FoundToken;
-use devkey::store::record::to_hex;
 use devkey::store::{Certificate, KeyRecord, Listing, TokenRecord};
 use serde::Serialize;
 
@@ -52,7 +51,7 @@ impl View {
         Ok(View {
             token: found.name.clone(),
             label: key.label.clone(),
-            id: to_hex(&key.cka_id),
+            id: base16ct::lower::encode_string(&key.cka_id),
             kind: key.public.kind().name(),
             usage: token::uses(key.usage),
             certificates: certificates
