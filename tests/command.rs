@@ -295,7 +295,7 @@ fn a_broken_record_hides_no_other() {
     );
 }
 
-/// Fails where `check_owner_and_mode` in src/files.rs passes a mode or an owner.
+/// Fails where `objection` in src/files.rs passes a mode or an owner.
 #[test]
 fn an_unsafe_store_is_refused() {
     need_root();
@@ -309,7 +309,10 @@ fn an_unsafe_store_is_refused() {
     chown(home.token(), Some(12345), None).unwrap();
     home.fails(
         &["key", "new", "x"],
-        &["belongs to user 12345", "try: run as its owner"],
+        &[
+            "belongs to user 12345",
+            "try: run as that user, or chown 0 ",
+        ],
     );
     home.fails(&["config", "check"], &["belongs to user 12345"]);
 }
