@@ -19,6 +19,7 @@ use devkey::Error;
 use devkey::backends::tpm::BACK_END;
 use devkey::key::{DecryptScheme, Hash, KeyKind, PublicKey, Scheme, Usage};
 use devkey::provider::{Blob, Key, KeyAuth, NewKey, Place, Provider, Settings};
+use devkey::token::{KeyRequest, LocalToken, Names, Token, TokenRequest};
 
 use tpm::{Action, Proxy, Swtpm, answer};
 
@@ -541,6 +542,58 @@ fn what_does_not_fit_is_refused() {
         .unwrap();
     assert!(matches!(signs(&*key, &new.public), Err(Error::BadBlob)));
     swtpm.assert_empty();
+}
+
+/// The file of the store is one, too: the blob stands first. Fails with the blocks of
+/// `KeyRecord::encode` in another order.
+#[test]
+fn tpm2_openssl_reads_the_stores_file() {
+    let swtpm = Swtpm::start();
+    let request = TokenRequest {
+        dir: &swtpm.file("token"),
+        label: "token",
+        settings: settings(&swtpm.tcti()),
+    };
+    let token = LocalToken::create(&BACK_END, &request).unwrap();
+    let key = token
+        .generate(&KeyRequest {
+            kind: KeyKind::EcP256,
+            usage: Usage::SIGN,
+            names: Names::default(),
+        })
+        .unwrap();
+    swtpm.assert_empty();
+    let file = format!("token/{}.key", key.id);
+    let mut arguments = vec!["pkey", "-in", &file, "-pubout", "-outform", "DER"];
+    arguments.extend([
+        "-out",
+        "public.der",
+        "-provider",
+        "tpm2",
+        "-provider",
+        "default",
+    ]);
+    swtpm.tool("openssl", &arguments);
+    swtpm.tool(
+        "openssl",
+        &[
+            "dgst",
+            "-sha256",
+            "-sign",
+            &file,
+            "-out",
+            "signature",
+            "-provider",
+            "tpm2",
+            "-provider",
+            "default",
+            &file,
+        ],
+    );
+    let signature = std::fs::read(swtpm.file("signature")).unwrap();
+    assert!(!signature.is_empty());
+    let public = std::fs::read(swtpm.file("public.der")).unwrap();
+    assert_eq!(public, key.public.to_spki());
 }
 
 /// Ours to theirs: the PEM is a key of tpm2-openssl.
