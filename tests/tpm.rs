@@ -574,22 +574,11 @@ fn tpm2_openssl_reads_the_stores_file() {
         "default",
     ]);
     swtpm.tool("openssl", &arguments);
-    swtpm.tool(
-        "openssl",
-        &[
-            "dgst",
-            "-sha256",
-            "-sign",
-            &file,
-            "-out",
-            "signature",
-            "-provider",
-            "tpm2",
-            "-provider",
-            "default",
-            &file,
-        ],
-    );
+    let sign =
+        format!("pkeyutl -sign -rawin -digest sha256 -inkey {file} -in {file} -out signature");
+    let mut arguments: Vec<&str> = sign.split(' ').collect();
+    arguments.extend(["-provider", "tpm2", "-provider", "default"]);
+    swtpm.tool("openssl", &arguments);
     let signature = std::fs::read(swtpm.file("signature")).unwrap();
     assert!(!signature.is_empty());
     let public = std::fs::read(swtpm.file("public.der")).unwrap();
