@@ -150,8 +150,15 @@ impl Dir {
 
     /// Writes an entry: the old contents or the new, never anything between, also after a crash.
     ///
-    /// With `replace` unset an existing entry is [`Error::Exists`].
+    /// With `replace` unset an existing entry is [`Error::Exists`]. What would be too long to be read
+    /// again is [`Error::BadInput`].
     pub(crate) fn write(&self, name: &str, contents: &[u8], replace: bool) -> Result<()> {
+        if contents.len() as u64 >= MAX_FILE {
+            return Err(Error::input(format!(
+                "{} bytes are too long for a file of a token",
+                contents.len()
+            )));
+        }
         let temporary = temporary_name()?;
         let written = self
             .write_new(&temporary, contents)

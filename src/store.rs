@@ -203,13 +203,23 @@ impl Store {
         replace: bool,
     ) -> Result<()> {
         let contents = key.encode(mac_key)?;
-        self.write(&format!("{}.key", key.id), &contents, replace)
+        let name = format!("{}.key", key.id);
+        // What could not be read again would be a key lost.
+        let read =
+            KeyRecord::parse(&contents, key.id.clone(), Path::new(&name)).map_err(unreadable)?;
+        if (&read.label, &read.cka_id) != (&key.label, &key.cka_id) {
+            return Err(unreadable("its names"));
+        }
+        self.write(&name, &contents, replace)
     }
 
     /// Writes a certificate of ours, a new one or the successor of the one with its id.
     pub fn put_certificate(&self, certificate: &Certificate, replace: bool) -> Result<()> {
         let contents = certificate.encode()?;
-        self.write(&format!("{}.crt", certificate.id), &contents, replace)
+        let name = format!("{}.crt", certificate.id);
+        let id = certificate.id.as_str();
+        Certificate::parse_file(&contents, id, Path::new(&name)).map_err(unreadable)?;
+        self.write(&name, &contents, replace)
     }
 
     /// Removes a key or a certificate.
@@ -307,6 +317,10 @@ fn parse(dir: &Dir, name: &str) -> Result<Option<(Stamp, Parsed)>> {
     let all = Certificate::parse_file(text(&bytes, &path)?, id, &path)?;
     let all = all.into_iter().map(Arc::new).collect();
     Ok(Some((stamp, Parsed::Certificates(all))))
+}
+
+fn unreadable(what: impl fmt::Display) -> Error {
+    Error::input(format!("a record that could not be read again: {what}"))
 }
 
 fn text<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str> {

@@ -233,6 +233,50 @@ fn nothing_is_overwritten_unasked() {
     ));
 }
 
+/// Names that look like the parts of a record. Fails with `rest.find(BEGIN)` for the start of a block
+/// in `find_block`.
+#[test]
+fn any_label_is_read_as_it_was_written() {
+    let (_home, _dir, store) = fresh();
+    let labels_given = [
+        "-----BEGIN PUBLIC KEY-----",
+        "a\n-----BEGIN X-----\nAAAA\n-----END X-----\n",
+        "a\r\n-----BEGIN \r",
+        "\"\"\"\n'''\n\"\\",
+        "[usage]\nsign = false",
+        "\0\u{1}\u{7f}\u{85}\u{2028}\u{feff}\u{1f511}",
+    ];
+    for label in labels_given {
+        let mut key = key(label);
+        match store.put_key(&key, None, false) {
+            Ok(()) => {}
+            // Not taken is as good; taken and lost is not.
+            Err(Error::BadInput(_)) => continue,
+            Err(e) => panic!("{label:?}: {e}"),
+        }
+        assert_eq!(labels(&store), [label]);
+        key.label = "another".to_owned();
+        store.put_key(&key, None, true).unwrap();
+        store.remove(&key.id).unwrap();
+    }
+    store.put_key(&key(labels_given[0]), None, false).unwrap();
+    assert!(store.list().unwrap().broken.is_empty());
+}
+
+/// Fails without the length in `Dir::write`: the file would be written and never read again.
+#[test]
+fn what_is_too_long_to_be_read_is_not_written() {
+    let (_home, dir, store) = fresh();
+    let mut long = key("long");
+    long.blob.bytes = vec![0; 200_000];
+    let written = store.put_key(&long, None, false);
+    assert!(matches!(written, Err(Error::BadInput(_))), "{written:?}");
+    assert!(store.list().unwrap().broken.is_empty());
+    let files = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name());
+    let files: Vec<_> = files.filter(|name| name != "lock").collect();
+    assert_eq!(files, ["token"]);
+}
+
 /// Fails without the `remove_dir_all` in `Store::create`.
 #[test]
 fn a_token_that_could_not_be_made_leaves_nothing() {

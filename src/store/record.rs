@@ -213,13 +213,11 @@ pub(super) struct Block {
 
 /// Splits a file into the text before the first PEM block and the blocks.
 pub(super) fn split<'a>(text: &'a str, path: &Path) -> Result<(&'a str, Vec<Block>)> {
-    const BEGIN: &str = "-----BEGIN ";
     const END: &str = "\n-----END ";
-    let first = text.find(BEGIN).unwrap_or(text.len());
+    let first = find_block(text, 0).unwrap_or(text.len());
     let (head, _) = text.split_at(first);
     let (mut at, mut blocks) = (first, Vec::new());
-    while let Some(start) = text.get(at..).and_then(|rest| rest.find(BEGIN)) {
-        let start = at + start;
+    while let Some(start) = find_block(text, at) {
         let rest = text.get(start..).unwrap_or_default();
         let cut = || bad(path, "a PEM block has no end");
         let last = rest.find(END).ok_or_else(cut)? + END.len();
@@ -238,6 +236,19 @@ pub(super) fn split<'a>(text: &'a str, path: &Path) -> Result<(&'a str, Vec<Bloc
         });
     }
     Ok((head, blocks))
+}
+
+/// Where the first PEM block at or after `from`, which is the start of a line, begins. In the middle
+/// of a line it is text: a label may say so.
+fn find_block(text: &str, from: usize) -> Option<usize> {
+    const BEGIN: &str = "-----BEGIN ";
+    let rest = text.get(from..)?;
+    let lines = rest.match_indices(BEGIN).map(|(at, _)| at);
+    let mut starts = lines.filter(|at| {
+        rest.get(..*at)
+            .is_some_and(|t| t.is_empty() || t.ends_with('\n'))
+    });
+    starts.next().map(|at| from + at)
 }
 
 /// Reads a record's head: first the version, which decides whether the rest can be understood.
