@@ -210,6 +210,22 @@ impl Usage {
         decrypt: false,
     };
 
+    /// Nothing at all.
+    pub const NOTHING: Usage = Usage {
+        sign: false,
+        agree: false,
+        decrypt: false,
+    };
+
+    /// What both allow.
+    pub fn and(self, other: Usage) -> Usage {
+        Usage {
+            sign: self.sign && other.sign,
+            agree: self.agree && other.agree,
+            decrypt: self.decrypt && other.decrypt,
+        }
+    }
+
     /// Whether all that `wanted` asks for is here.
     pub fn covers(self, wanted: Usage) -> bool {
         (self.sign || !wanted.sign)

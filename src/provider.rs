@@ -50,10 +50,15 @@ pub trait Provider: fmt::Debug + Send + Sync {
         auth: &KeyAuth,
     ) -> Result<Box<dyn Key>>;
 
+    /// Whether the device seals. A token on one that does not goes without a secret.
+    fn seals(&self) -> bool {
+        false
+    }
+
     /// Seals a token's secret so that only this device gives it back.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the device cannot: the token then goes without one.
+    /// [`Error::Unsupported`] where the device does not seal.
     fn seal(&self, secret: &Secret) -> Result<Blob> {
         let _ = secret;
         Err(Error::unsupported("sealing"))

@@ -5,39 +5,50 @@
 
 mod certificate;
 pub mod record;
+mod writer;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
 pub use certificate::Certificate;
 pub use record::{KeyRecord, TokenRecord};
+pub use writer::Writer;
 
 use crate::error::{Error, Result};
-use crate::files::{Dir, Stamp, make_dir, stem, temporary_name};
+use crate::files::{Dir, Stamp, TEMPORARY, make_dir, stem, temporary_name};
 
 /// Name of the file that makes a directory a token.
 const TOKEN: &str = "token";
 
+/// A token that is still being made after this time never will be.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
 /// A change younger than this may share its time stamp with one that comes after it.
 const SETTLED: Duration = Duration::from_millis(50);
 
-/// Names an object within its token: the stem of its file, and the certificate's place in the file.
+/// Names an object within its token: a key by the stem of its file, a certificate by the whole name
+/// of its file and, where the file holds several, its place in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ObjectId(String);
 
 impl ObjectId {
-    /// A fresh id of 16 hexadecimal digits.
+    /// A fresh id for a key: 16 hexadecimal digits.
     pub fn random() -> Result<Self> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random)?;
         Ok(ObjectId(base16ct::lower::encode_string(&random)))
+    }
+
+    /// A fresh id for a certificate.
+    pub fn random_certificate() -> Result<Self> {
+        Ok(ObjectId(format!("{}.crt", ObjectId::random()?)))
     }
 
     /// The id as text.
@@ -45,12 +56,36 @@ impl ObjectId {
         &self.0
     }
 
-    fn certificate(stem: &str, index: usize) -> Option<Self> {
-        let id = ObjectId::try_from(stem.to_owned()).ok()?;
-        Some(match index {
-            0 => id,
-            n => ObjectId(format!("{stem}#{n}")),
-        })
+    /// Whether it names a certificate: no key's id has a dot.
+    pub fn is_certificate(&self) -> bool {
+        self.0.contains('.')
+    }
+
+    /// The name of its file.
+    fn file(&self) -> Cow<'_, str> {
+        match (self.is_certificate(), self.0.split_once('#')) {
+            (false, _) => Cow::Owned(format!("{}.key", self.0)),
+            (true, Some((file, _))) => Cow::Borrowed(file),
+            (true, None) => Cow::Borrowed(&self.0),
+        }
+    }
+
+    /// The id of the key whose file has this stem.
+    fn key(stem: &str) -> Result<Self> {
+        match stem.contains(['.', '#']) {
+            false => ObjectId::try_from(stem.to_owned()),
+            true => Err(Error::input(format!("{stem:?} cannot name a key"))),
+        }
+    }
+
+    /// The id of a certificate by its place in a file.
+    fn certificate(file: &str, index: usize) -> Option<Self> {
+        let id = ObjectId::try_from(file.to_owned()).ok()?;
+        match (file.contains('#'), index) {
+            (true, _) => None,
+            (false, 0) => Some(id),
+            (false, n) => Some(ObjectId(format!("{file}#{n}"))),
+        }
     }
 }
 
@@ -151,6 +186,7 @@ impl Store {
         let parent = dir.parent().ok_or_else(nowhere)?;
         let draft = parent.join(temporary_name()?);
         make_dir(&draft)?;
+        clear_drafts(parent);
         let made = prepare(&draft)
             .and_then(|record| {
                 let name = draft.join(TOKEN);
@@ -195,56 +231,9 @@ impl Store {
         Ok(cache.listing.clone())
     }
 
-    /// Writes a key's record, a new one or the successor of the one with its id.
-    pub fn put_key(
-        &self,
-        key: &KeyRecord,
-        mac_key: Option<&hmac::Key>,
-        replace: bool,
-    ) -> Result<()> {
-        let contents = key.encode(mac_key)?;
-        let name = format!("{}.key", key.id);
-        // What could not be read again would be a key lost.
-        let read =
-            KeyRecord::parse(&contents, key.id.clone(), Path::new(&name)).map_err(unreadable)?;
-        if (&read.label, &read.cka_id) != (&key.label, &key.cka_id) {
-            return Err(unreadable("its names"));
-        }
-        self.write(&name, &contents, replace)
-    }
-
-    /// Writes a certificate of ours, a new one or the successor of the one with its id.
-    pub fn put_certificate(&self, certificate: &Certificate, replace: bool) -> Result<()> {
-        let contents = certificate.encode()?;
-        let name = format!("{}.crt", certificate.id);
-        let id = certificate.id.as_str();
-        Certificate::parse_file(&contents, id, Path::new(&name)).map_err(unreadable)?;
-        self.write(&name, &contents, replace)
-    }
-
-    /// Removes a key or a certificate.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::BadInput`] for one certificate of a file that holds several.
-    pub fn remove(&self, id: &ObjectId) -> Result<()> {
-        let dir = Dir::open(&self.dir)?;
-        let _lock = dir.lock()?;
-        let mut names = ["key", "crt", "pem"]
-            .map(|ending| format!("{id}.{ending}"))
-            .into_iter();
-        match names.find(|name| dir.entry_stamp(name).is_some()) {
-            Some(name) => dir.remove(&name),
-            None => Err(Error::NotFound(format!("object {id}"))),
-        }
-    }
-
-    fn write(&self, name: &str, contents: &str, replace: bool) -> Result<()> {
-        let dir = Dir::open(&self.dir)?;
-        let _lock = dir.lock()?;
-        if replace && dir.entry_stamp(name).is_none() {
-            return Err(Error::NotFound(dir.path(name).display().to_string()));
-        }
-        dir.write(name, contents.as_bytes(), replace)
+    /// Keeps other writers out until the result is dropped.
+    pub fn writer(&self) -> Result<Writer> {
+        Writer::new(self)
     }
 }
 
@@ -287,6 +276,22 @@ impl Cache {
     }
 }
 
+/// Removes what was left of tokens whose making was cut short, long enough ago to be sure of it.
+fn clear_drafts(parent: &Path) {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    for entry in entries {
+        let draft = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(TEMPORARY.as_bytes());
+        let modified = entry.metadata().and_then(|about| about.modified());
+        let age = modified.ok().and_then(|time| time.elapsed().ok());
+        if draft && age.is_some_and(|age| age > ABANDONED) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Gives a finished draft its name, durably.
 fn publish(draft: &Path, dir: &Path) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -306,21 +311,17 @@ fn parse(dir: &Dir, name: &str) -> Result<Option<(Stamp, Parsed)>> {
     let path = dir.path(name);
     if let Some(id) = stem(name, "key") {
         let (bytes, stamp) = dir.read(name)?;
-        let id = ObjectId::try_from(id.to_owned())?;
+        let id = ObjectId::key(id).map_err(|e| record::bad(&path, &e.to_string()))?;
         let record = KeyRecord::parse(text(&bytes, &path)?, id, &path)?;
         return Ok(Some((stamp, Parsed::Key(Arc::new(record)))));
     }
-    let Some(id) = stem(name, "crt").or_else(|| stem(name, "pem")) else {
+    if stem(name, "crt").or_else(|| stem(name, "pem")).is_none() {
         return Ok(None);
-    };
+    }
     let (bytes, stamp) = dir.read(name)?;
-    let all = Certificate::parse_file(text(&bytes, &path)?, id, &path)?;
+    let all = Certificate::parse_file(text(&bytes, &path)?, name, &path)?;
     let all = all.into_iter().map(Arc::new).collect();
     Ok(Some((stamp, Parsed::Certificates(all))))
-}
-
-fn unreadable(what: impl fmt::Display) -> Error {
-    Error::input(format!("a record that could not be read again: {what}"))
 }
 
 fn text<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str> {

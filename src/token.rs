@@ -3,21 +3,26 @@
 //! [`Token`] is what front ends use. It is implemented by [`LocalToken`], whose provider runs in
 //! this process, and by the client of the key service, whose provider runs in another.
 
+mod create;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::{hkdf, hmac};
 use once_cell::sync::OnceCell;
 use serde::{Deserialize, Serialize};
 
+pub use create::TokenRequest;
+
+pub use crate::store::record::MAX_NAME;
+
 use crate::error::{Error, Result};
-use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage, ecdsa_input};
-use crate::provider::{BackEnd, Capability, Key, KeyAuth, Place, Provider, Settings};
+use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
+use crate::provider::{BackEnd, Key, KeyAuth, Place, Provider, Settings};
 use crate::secret::Secret;
-use crate::store::record::FORMAT;
-use crate::store::{Certificate, KeyRecord, ObjectId, Store, TokenRecord};
+use crate::store::record::check_names;
+use crate::store::{Certificate, KeyRecord, ObjectId, Store};
 
 /// A token as front ends see it.
 ///
@@ -81,36 +86,12 @@ pub struct Names {
     pub cka_id: Option<Vec<u8>>,
 }
 
-/// Longest `CKA_LABEL` and `CKA_ID` in bytes: OpenSSH reads both into 255 bytes, and one that is
-/// longer makes it drop every key of the token.
-pub const MAX_NAME: usize = 255;
-
 impl Names {
     /// # Errors
     /// [`Error::BadInput`] where a name is empty or longer than [`MAX_NAME`].
     pub fn check(&self) -> Result<()> {
-        let lengths = [
-            ("a label", self.label.as_ref().map(String::len)),
-            ("an ID", self.cka_id.as_ref().map(Vec::len)),
-        ];
-        for (what, length) in lengths {
-            if length.is_some_and(|length| length == 0 || length > MAX_NAME) {
-                return Err(Error::input(format!("{what} has 1 to {MAX_NAME} bytes")));
-            }
-        }
-        Ok(())
+        check_names(self.label.as_deref(), self.cka_id.as_deref())
     }
-}
-
-/// What a new token is made of.
-#[derive(Debug)]
-pub struct TokenRequest<'a> {
-    /// Where it shall live; must not exist.
-    pub dir: &'a Path,
-    /// Its label, at most 32 bytes.
-    pub label: &'a str,
-    /// Settings for the back end.
-    pub settings: Settings,
 }
 
 /// A token whose provider runs in this process.
@@ -125,24 +106,6 @@ pub struct LocalToken {
 type OpenKey = (Vec<u8>, Arc<dyn Key>);
 
 impl LocalToken {
-    /// Makes a token: prepares the device, tests what it can do and writes the token's record.
-    pub fn create(back_end: &BackEnd, request: &TokenRequest<'_>) -> Result<Self> {
-        if request.label.is_empty() || request.label.len() > 32 {
-            return Err(Error::input("a token's label has 1 to 32 bytes"));
-        }
-        (back_end.check)(&request.settings)?;
-        let store = Store::create(request.dir, |dir| {
-            let place = Place {
-                dir,
-                settings: &request.settings,
-                binding: None,
-            };
-            describe(back_end, &*(back_end.create)(&place)?, request)
-        })?;
-        let settings = request.settings.clone();
-        LocalToken::open(back_end, store, &settings)
-    }
-
     /// Opens a token. Touches no device.
     pub fn open(back_end: &BackEnd, store: Store, settings: &Settings) -> Result<Self> {
         let place = Place {
@@ -160,13 +123,18 @@ impl LocalToken {
     }
 
     /// The key that the MACs of the token's records are made with; tried again after a failure.
+    ///
+    /// That a token has a secret is a fact of its back end: a record without it was cut.
     fn mac_key(&self) -> Result<Option<&hmac::Key>> {
         let key = self.mac_key.get_or_try_init(|| {
-            let sealed = self.store.token().secret.as_ref();
-            let secret = sealed
-                .map(|sealed| self.provider.unseal(sealed))
-                .transpose()?;
-            secret.map(|secret| mac_key(&secret)).transpose()
+            match (&self.store.token().secret, self.provider.seals()) {
+                (Some(sealed), _) => mac_key(&self.provider.unseal(sealed)?).map(Some),
+                (None, false) => Ok(None),
+                (None, true) => Err(Error::BadRecord {
+                    path: self.store.dir().to_owned(),
+                    reason: "the token's secret is missing from its record".to_owned(),
+                }),
+            }
         })?;
         Ok(key.as_ref())
     }
@@ -240,7 +208,10 @@ impl Token for LocalToken {
         let id = names.cka_id.unwrap_or_else(|| made.public.id());
         let label = names.label.unwrap_or_else(|| "key".to_owned());
         let record = KeyRecord::new(label, id, request.usage, made.public, made.blob)?;
-        let stored = self.store.put_key(&record, mac_key, false);
+        let stored = self
+            .store
+            .writer()
+            .and_then(|writer| writer.put_key(&record, mac_key, false));
         if stored.is_err() {
             // The key was never announced; what the device kept of it is of no use.
             let _ = self.provider.forget(&record.blob);
@@ -250,19 +221,21 @@ impl Token for LocalToken {
 
     fn add_certificate(&self, request: &CertificateRequest) -> Result<Certificate> {
         request.names.check()?;
-        let mut certificate = Certificate::from_der(ObjectId::random()?, &request.der)?;
+        let mut certificate = Certificate::from_der(ObjectId::random_certificate()?, &request.der)?;
+        let writer = self.store.writer()?;
         let known = self.store.list()?;
         if let Some(twin) = known.certificates.iter().find(|c| c.der == certificate.der) {
             return Err(Error::Exists(format!("certificate {}", twin.id)));
         }
         certificate.label = request.names.label.clone();
         certificate.cka_id = request.names.cka_id.clone();
-        self.store.put_certificate(&certificate, false)?;
+        writer.put_certificate(&certificate, false)?;
         Ok(certificate)
     }
 
     fn rename(&self, id: &ObjectId, names: &Names) -> Result<()> {
         names.check()?;
+        let writer = self.store.writer()?;
         let listing = self.store.list()?;
         if let Some(key) = listing.key(id) {
             let mac_key = self.mac_key()?;
@@ -272,19 +245,19 @@ impl Token for LocalToken {
             let mut key = KeyRecord::clone(key);
             key.label = names.label.clone().unwrap_or(key.label);
             key.cka_id = names.cka_id.clone().unwrap_or(key.cka_id);
-            return self.store.put_key(&key, mac_key, true);
+            return writer.put_key(&key, mac_key, true);
         }
         let certificate = listing.certificates.iter().find(|c| c.id == *id);
         let missing = || Error::NotFound(format!("object {id}"));
         let mut certificate = Certificate::clone(certificate.ok_or_else(missing)?);
         certificate.label = names.label.clone().or(certificate.label);
         certificate.cka_id = names.cka_id.clone().or(certificate.cka_id);
-        self.store.put_certificate(&certificate, true)
+        writer.put_certificate(&certificate, true)
     }
 
     fn delete(&self, id: &ObjectId) -> Result<()> {
         let key = self.find(id)?;
-        self.store.remove(id)?;
+        self.store.writer()?.remove(id)?;
         self.forget(id);
         match key {
             Some(key) => self.provider.forget(&key.blob),
@@ -299,84 +272,6 @@ impl fmt::Debug for LocalToken {
             .field("dir", &self.store.dir())
             .field("provider", &self.provider)
             .finish_non_exhaustive()
-    }
-}
-
-/// The record of a token that is being made.
-fn describe(
-    back_end: &BackEnd,
-    provider: &dyn Provider,
-    request: &TokenRequest<'_>,
-) -> Result<TokenRecord> {
-    let info = provider.info()?;
-    let secret = match provider.seal(&Secret::random(32)?) {
-        Ok(sealed) => Some(sealed),
-        Err(Error::Unsupported(_)) => None,
-        Err(e) => return Err(e),
-    };
-    let made_up = || Ok::<_, Error>(base16ct::lower::encode_string(Secret::random(8)?.expose()));
-    Ok(TokenRecord {
-        version: FORMAT,
-        label: request.label.to_owned(),
-        serial: info.serial.map_or_else(made_up, Ok)?,
-        model: info.model,
-        back_end: back_end.name.to_owned(),
-        binding: info.binding,
-        settings: request.settings.clone(),
-        capabilities: proven(provider)?,
-        secret,
-    })
-}
-
-/// Those capabilities that a test with a real key bears out.
-///
-/// One size of RSA speaks for all: making a key of each would take a hardware TPM minutes.
-fn proven(provider: &dyn Provider) -> Result<Vec<Capability>> {
-    let mut rsa = None;
-    let mut proven = Vec::new();
-    for mut capability in provider.capabilities()? {
-        let works = match rsa.as_ref().filter(|_| capability.kind.is_rsa()) {
-            Some(known) => Vec::clone(known),
-            None => working_schemes(provider, &capability)?,
-        };
-        if capability.kind.is_rsa() {
-            rsa = Some(works.clone());
-        }
-        capability.schemes.retain(|scheme| works.contains(scheme));
-        if !capability.schemes.is_empty() {
-            proven.push(capability);
-        }
-    }
-    Ok(proven)
-}
-
-/// Makes a key, signs with each scheme and keeps the schemes whose signatures verify.
-fn working_schemes(provider: &dyn Provider, capability: &Capability) -> Result<Vec<Scheme>> {
-    let auth = KeyAuth::None;
-    let made = provider.generate(capability.kind, Usage::SIGN, &auth)?;
-    let key = provider.open(&made.blob, &made.public, Usage::SIGN, &auth)?;
-    let works = |scheme: &Scheme| {
-        let input = self_test_input(*scheme, capability.kind)?;
-        let signature = key.sign(*scheme, &input)?;
-        made.public.verify(*scheme, &input, &signature)
-    };
-    let passed = |scheme: &Scheme| match works(scheme) {
-        Ok(()) => true,
-        Err(e) => {
-            log::warn!("{} with {scheme:?} is left out: {e}", capability.kind);
-            false
-        }
-    };
-    let schemes = capability.schemes.iter().copied().filter(passed).collect();
-    provider.forget(&made.blob)?;
-    Ok(schemes)
-}
-
-fn self_test_input(scheme: Scheme, kind: KeyKind) -> Result<Vec<u8>> {
-    match scheme {
-        Scheme::Ecdsa => ecdsa_input(kind, &[0x5a; 32]),
-        Scheme::RsaPkcs1(hash) | Scheme::RsaPss(hash) => Ok(vec![0x5a; hash.size()]),
-        Scheme::Ed25519 => Ok(b"devkey self-test".to_vec()),
     }
 }
 

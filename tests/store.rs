@@ -76,7 +76,11 @@ fn labels(store: &Store) -> Vec<String> {
 #[test]
 fn files_and_directories_are_the_owners_alone() {
     let (_home, dir, store) = fresh();
-    store.put_key(&key("a"), None, false).unwrap();
+    store
+        .writer()
+        .unwrap()
+        .put_key(&key("a"), None, false)
+        .unwrap();
     assert_eq!(mode(&dir), 0o700);
     for entry in fs::read_dir(&dir).unwrap() {
         assert_eq!(mode(&entry.unwrap().path()), 0o600);
@@ -89,7 +93,7 @@ fn a_directory_that_a_group_may_read_gets_files_that_it_may_read() {
     let (_home, dir, store) = fresh();
     set_mode(&dir, 0o750);
     let key = key("a");
-    store.put_key(&key, None, false).unwrap();
+    store.writer().unwrap().put_key(&key, None, false).unwrap();
     assert_eq!(mode(&dir.join(format!("{}.key", key.id))), 0o640);
 }
 
@@ -114,7 +118,7 @@ fn symbolic_links_are_refused() {
     symlink(&dir, &link).unwrap();
     assert!(matches!(Store::open(&link), Err(Error::Refused { .. })));
     let key = key("a");
-    store.put_key(&key, None, false).unwrap();
+    store.writer().unwrap().put_key(&key, None, false).unwrap();
     let file = dir.join(format!("{}.key", key.id));
     fs::rename(&file, home.path().join("moved")).unwrap();
     symlink(home.path().join("moved"), &file).unwrap();
@@ -142,7 +146,11 @@ fn a_fifo_is_refused_and_blocks_nobody() {
 #[test]
 fn one_bad_object_hides_no_other() {
     let (_home, dir, store) = fresh();
-    store.put_key(&key("good"), None, false).unwrap();
+    store
+        .writer()
+        .unwrap()
+        .put_key(&key("good"), None, false)
+        .unwrap();
     fs::write(dir.join("0000.key"), "version = 1\nnonsense").unwrap();
     fs::write(dir.join("1111.crt"), b"\xff\xfe").unwrap();
     fs::write(dir.join("2222.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
@@ -176,6 +184,8 @@ fn changes_by_another_are_seen_at_the_next_look() {
     let other = Store::open(&dir).unwrap();
     for count in 1..=50 {
         other
+            .writer()
+            .unwrap()
             .put_key(&key(&format!("{count}")), None, false)
             .unwrap();
         assert_eq!(mine.list().unwrap().keys.len(), count);
@@ -183,7 +193,7 @@ fn changes_by_another_are_seen_at_the_next_look() {
     std::thread::sleep(std::time::Duration::from_millis(120));
     assert_eq!(mine.list().unwrap().keys.len(), 50);
     let gone = mine.list().unwrap().keys[0].id.clone();
-    other.remove(&gone).unwrap();
+    other.writer().unwrap().remove(&gone).unwrap();
     assert_eq!(mine.list().unwrap().keys.len(), 49);
 }
 
@@ -200,7 +210,7 @@ fn a_certificate_that_is_edited_in_place_is_seen() {
     fs::write(&path, certificate("two") + &certificate("three")).unwrap();
     let listing = store.list().unwrap();
     let ids: Vec<&str> = listing.certificates.iter().map(|c| c.id.as_str()).collect();
-    assert_eq!(ids, ["mine", "mine#1"]);
+    assert_eq!(ids, ["mine.pem", "mine.pem#1"]);
     assert_ne!(listing.certificates[0].der, first);
 }
 
@@ -218,15 +228,100 @@ fn certificate(name: &str) -> String {
     String::from_utf8(made.stdout).unwrap()
 }
 
+/// Fails with the ending left out of `ObjectId::certificate`.
+#[test]
+fn a_certificate_named_like_a_key_is_another_object() {
+    let (_home, dir, store) = fresh();
+    let key = key("a");
+    store.writer().unwrap().put_key(&key, None, false).unwrap();
+    for ending in ["crt", "pem"] {
+        let path = dir.join(format!("{}.{ending}", key.id));
+        fs::write(&path, certificate(ending)).unwrap();
+        set_mode(&path, 0o600);
+    }
+    let listing = store.list().unwrap();
+    let [crt, pem] = &listing.certificates[..] else {
+        panic!("{listing:?}");
+    };
+    assert_ne!(crt.id, pem.id);
+    let mut renamed = devkey::store::Certificate::clone(pem);
+    renamed.label = Some("renamed".into());
+    let writer = store.writer().unwrap();
+    writer.put_certificate(&renamed, true).unwrap();
+    writer.remove(&crt.id).unwrap();
+    let listing = store.list().unwrap();
+    assert_eq!(listing.keys.len(), 1);
+    let left = &listing.certificates[0];
+    assert_eq!((&left.id, &left.label), (&pem.id, &renamed.label));
+}
+
+/// Fails without `alone` in `Writer::remove`, and without it in `Writer::put_certificate`.
+#[test]
+fn one_certificate_of_several_in_a_file_is_left_alone() {
+    let (_home, dir, store) = fresh();
+    let path = dir.join("chain.pem");
+    let text = certificate("one") + &certificate("two");
+    fs::write(&path, &text).unwrap();
+    set_mode(&path, 0o600);
+    for certificate in &store.list().unwrap().certificates {
+        let writer = store.writer().unwrap();
+        let changed = writer.put_certificate(certificate, true);
+        assert!(matches!(changed, Err(Error::BadInput(_))), "{changed:?}");
+        let removed = writer.remove(&certificate.id);
+        assert!(matches!(removed, Err(Error::BadInput(_))), "{removed:?}");
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+/// Fails without `check_names` in `KeyRecord::parse`: OpenSSH then lists no key of the token.
+#[test]
+fn a_record_with_names_that_are_too_long_hides_no_other() {
+    let (_home, dir, store) = fresh();
+    let bad = key("short");
+    for (label, id) in [
+        ("x".repeat(256), "00".into()),
+        ("x".into(), "00".repeat(256)),
+    ] {
+        let text = bad.encode(None).unwrap();
+        let cka_id = text
+            .lines()
+            .find(|line| line.starts_with("cka_id"))
+            .unwrap();
+        let text = text
+            .replace("short", &label)
+            .replace(cka_id, &format!("cka_id = \"{id}\""));
+        let path = dir.join(format!("{}.key", bad.id));
+        fs::write(&path, text).unwrap();
+        set_mode(&path, 0o600);
+        let listing = store.list().unwrap();
+        assert!(listing.keys.is_empty());
+        assert!(matches!(listing.broken[..], [Error::BadRecord { .. }]));
+    }
+}
+
+/// Fails without `clear_drafts` in `Store::create`, and with `ABANDONED` left out of it.
+#[test]
+fn what_a_killed_init_left_is_cleared_when_it_is_old() {
+    let home = TempDir::new().unwrap();
+    let [old, young] = ["old", "young"].map(|name| home.path().join(format!(".tmp-{name}")));
+    for draft in [&old, &young] {
+        fs::create_dir(draft).unwrap();
+    }
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    fs::File::open(&old).unwrap().set_modified(past).unwrap();
+    Store::create(&home.path().join("token"), |_| Ok(record())).unwrap();
+    assert!(!old.exists() && young.exists());
+}
+
 /// Fails with `!replace` in place of `replace` in `Dir::rename`.
 #[test]
 fn nothing_is_overwritten_unasked() {
     let (_home, dir, store) = fresh();
     let key = key("a");
-    store.put_key(&key, None, false).unwrap();
-    let again = store.put_key(&key, None, false);
+    store.writer().unwrap().put_key(&key, None, false).unwrap();
+    let again = store.writer().unwrap().put_key(&key, None, false);
     assert!(matches!(again, Err(Error::Exists(_))));
-    store.put_key(&key, None, true).unwrap();
+    store.writer().unwrap().put_key(&key, None, true).unwrap();
     assert!(matches!(
         Store::create(&dir, |_| Ok(record())),
         Err(Error::Exists(_))
@@ -248,7 +343,7 @@ fn any_label_is_read_as_it_was_written() {
     ];
     for label in labels_given {
         let mut key = key(label);
-        match store.put_key(&key, None, false) {
+        match store.writer().unwrap().put_key(&key, None, false) {
             Ok(()) => {}
             // Not taken is as good; taken and lost is not.
             Err(Error::BadInput(_)) => continue,
@@ -256,10 +351,14 @@ fn any_label_is_read_as_it_was_written() {
         }
         assert_eq!(labels(&store), [label]);
         key.label = "another".to_owned();
-        store.put_key(&key, None, true).unwrap();
-        store.remove(&key.id).unwrap();
+        store.writer().unwrap().put_key(&key, None, true).unwrap();
+        store.writer().unwrap().remove(&key.id).unwrap();
     }
-    store.put_key(&key(labels_given[0]), None, false).unwrap();
+    store
+        .writer()
+        .unwrap()
+        .put_key(&key(labels_given[0]), None, false)
+        .unwrap();
     assert!(store.list().unwrap().broken.is_empty());
 }
 
@@ -269,7 +368,7 @@ fn what_is_too_long_to_be_read_is_not_written() {
     let (_home, dir, store) = fresh();
     let mut long = key("long");
     long.blob.bytes = vec![0; 200_000];
-    let written = store.put_key(&long, None, false);
+    let written = store.writer().unwrap().put_key(&long, None, false);
     assert!(matches!(written, Err(Error::BadInput(_))), "{written:?}");
     assert!(store.list().unwrap().broken.is_empty());
     let files = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name());
@@ -293,7 +392,11 @@ fn what_a_killed_writer_left_is_cleared_by_the_next() {
     let (_home, dir, store) = fresh();
     fs::write(dir.join(".tmp-0123456789abcdef"), "half").unwrap();
     assert!(store.list().unwrap().broken.is_empty());
-    store.put_key(&key("a"), None, false).unwrap();
+    store
+        .writer()
+        .unwrap()
+        .put_key(&key("a"), None, false)
+        .unwrap();
     assert!(!dir.join(".tmp-0123456789abcdef").exists());
 }
 
@@ -302,7 +405,7 @@ fn what_a_killed_writer_left_is_cleared_by_the_next() {
 fn a_renamed_record_is_refused() {
     let (_home, dir, store) = fresh();
     let key = key("a");
-    store.put_key(&key, None, false).unwrap();
+    store.writer().unwrap().put_key(&key, None, false).unwrap();
     fs::rename(dir.join(format!("{}.key", key.id)), dir.join("ffff.key")).unwrap();
     let listing = store.list().unwrap();
     assert!(listing.keys.is_empty());

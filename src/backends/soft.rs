@@ -105,6 +105,10 @@ impl<R: Root> Provider for SoftKeys<R> {
         Ok(Box::new(ec::EcKey::open(&material, public, usage)?))
     }
 
+    fn seals(&self) -> bool {
+        true
+    }
+
     fn seal(&self, secret: &Secret) -> Result<Blob> {
         let material = self.material(Header::new(header::SEALED)?, &KeyAuth::None)?;
         let sealed = material.wrap(&[], secret)?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use x509_cert::Certificate as X509;
 
 use super::ObjectId;
-use super::record::{self, bad};
+use super::record::{self, bad, check_names};
 use crate::error::{Error, Result};
 use crate::key::PublicKey;
 
@@ -19,7 +19,7 @@ const CERTIFICATE: &str = "CERTIFICATE";
 /// An X.509 certificate (RFC 5280) on a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// Names the certificate: its file's stem, and which of the file's certificates it is.
+    /// Names the certificate: its file, and which of the file's certificates it is.
     pub id: ObjectId,
     /// `CKA_LABEL`, where one was given; else the label of its key.
     pub label: Option<String>,
@@ -77,27 +77,28 @@ impl Certificate {
     }
 
     /// All certificates of a file; other PEM blocks in it are passed over.
-    pub(super) fn parse_file(text: &str, stem: &str, path: &Path) -> Result<Vec<Certificate>> {
+    pub(super) fn parse_file(text: &str, file: &str, path: &Path) -> Result<Vec<Certificate>> {
         let (text_head, blocks) = record::split(text, path)?;
         let head: Head = if text_head.starts_with(MARK) {
             record::read_head(text_head, path)?
         } else {
             Head::default()
         };
+        let cka_id = head.cka_id.as_deref().map(hex::decode_vec).transpose();
+        let cka_id = cka_id.map_err(|_| bad(path, "cka_id is not lower-case hexadecimal"))?;
+        check_names(head.label.as_deref(), cka_id.as_deref())
+            .map_err(|e| bad(path, &e.to_string()))?;
         let ders = blocks
             .iter()
             .filter(|block| block.blob.label == CERTIFICATE);
         let mut all = Vec::new();
         for (index, block) in ders.enumerate() {
-            let id = ObjectId::certificate(stem, index).ok_or_else(|| bad(path, "bad name"))?;
+            let id = ObjectId::certificate(file, index).ok_or_else(|| bad(path, "bad name"))?;
             let mut certificate = Certificate::from_der(id, &block.blob.bytes)
                 .map_err(|e| bad(path, &e.to_string()))?;
             if index == 0 {
                 certificate.label = head.label.clone();
-                certificate.cka_id = head
-                    .cka_id
-                    .as_deref()
-                    .and_then(|id| hex::decode_vec(id).ok());
+                certificate.cka_id = cka_id.clone();
             }
             all.push(certificate);
         }

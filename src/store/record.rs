@@ -88,6 +88,24 @@ struct KeyHead {
     usage: Usage,
 }
 
+/// Longest `CKA_LABEL` and `CKA_ID` in bytes: OpenSSH reads both into 255 bytes, and one that is
+/// longer makes it drop every key of the token.
+pub const MAX_NAME: usize = 255;
+
+/// Whether label and ID, where there are any, can be names: 1 to [`MAX_NAME`] bytes.
+pub fn check_names(label: Option<&str>, cka_id: Option<&[u8]>) -> Result<()> {
+    let lengths = [
+        ("a label", label.map(str::len)),
+        ("an ID", cka_id.map(<[u8]>::len)),
+    ];
+    for (what, length) in lengths {
+        if length.is_some_and(|length| length == 0 || length > MAX_NAME) {
+            return Err(Error::input(format!("{what} has 1 to {MAX_NAME} bytes")));
+        }
+    }
+    Ok(())
+}
+
 /// The one field that every version of every record has.
 #[derive(Deserialize)]
 struct Version {
@@ -156,12 +174,14 @@ impl KeyRecord {
         if public.blob.label != PUBLIC_KEY {
             return Err(bad(path, "no PUBLIC KEY block"));
         }
+        let cka_id = hex::decode_vec(&head.cka_id)
+            .map_err(|_| bad(path, "cka_id is not lower-case hexadecimal"))?;
+        check_names(Some(&head.label), Some(&cka_id)).map_err(|e| bad(path, &e.to_string()))?;
         let covered = text.as_bytes().get(..public.end).unwrap_or_default();
         let mac = mac.map(|block| block.blob.bytes.as_slice().try_into());
         Ok(KeyRecord {
             label: head.label,
-            cka_id: hex::decode_vec(&head.cka_id)
-                .map_err(|_| bad(path, "cka_id is not lower-case hexadecimal"))?,
+            cka_id,
             usage: head.usage,
             public: PublicKey::from_spki(&public.blob.bytes)
                 .map_err(|e| bad(path, &e.to_string()))?,

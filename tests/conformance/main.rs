@@ -87,6 +87,7 @@ macro_rules! token_rules {
             what_is_deleted_is_gone
             a_key_is_used_for_its_uses_alone
             an_edited_record_is_refused
+            a_token_is_not_without_its_secret
             a_record_of_another_token_is_refused
             what_is_not_there_is_not_found
             bad_input_is_refused

@@ -13,6 +13,7 @@ use std::thread;
 use devkey::Error;
 use devkey::key::{DecryptScheme, Hash, KeyKind, Scheme, Usage, ecdsa_input};
 use devkey::provider::Capability;
+use devkey::provider::Place;
 use devkey::service::{Link, RemoteToken, TokenPlace};
 use devkey::store::{KeyRecord, ObjectId, Store};
 use devkey::token::{
@@ -244,6 +245,28 @@ pub(crate) fn an_edited_record_is_refused(fresh: Fresh, open: Open) {
     }
     fs::write(&path, text).unwrap();
     sign(&*open(&device), &key).unwrap();
+}
+
+/// Whoever cuts the secret out of the token's record does not switch the MACs off. Seen to fail
+/// with `self.provider.seals()` in `LocalToken::mac_key` replaced by `false`.
+pub(crate) fn a_token_is_not_without_its_secret(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    generate(&*open(&device), first_kind(&*open(&device)), Usage::SIGN);
+    let (back_end, settings, dir) = device.token();
+    let path = dir.join("token");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.split("-----BEGIN").next().unwrap()).unwrap();
+    let token = open(&device);
+    let signed = sign(&*token, &token.store().list().unwrap().keys[0]);
+    let place = Place {
+        dir: &dir,
+        settings,
+        binding: token.store().token().binding.as_deref(),
+    };
+    match (back_end.open)(&place).unwrap().seals() {
+        true => assert!(matches!(signed, Err(Error::BadRecord { .. })), "{signed:?}"),
+        false => assert!(signed.is_ok(), "{signed:?}"),
+    }
 }
 
 /// The MAC, the back end's tag and the public key that it derives anew each suffice: it was not seen

@@ -1,0 +1,96 @@
+//! Writing to a store, by one process at a time.
+
+use std::fmt;
+use std::path::Path;
+
+use aws_lc_rs::hmac;
+
+use super::{Certificate, KeyRecord, ObjectId, Store};
+use crate::error::{Error, Result};
+use crate::files::{Dir, WriteLock};
+
+/// A store that nobody else writes to: what was listed since it was made is still so.
+#[derive(Debug)]
+pub struct Writer {
+    dir: Dir,
+    _lock: WriteLock,
+}
+
+impl Writer {
+    /// Waits for other writers and keeps them out.
+    pub(super) fn new(store: &Store) -> Result<Self> {
+        let dir = Dir::open(store.dir())?;
+        let lock = dir.lock()?;
+        Ok(Writer { dir, _lock: lock })
+    }
+
+    /// Writes a key's record, a new one or the successor of the one with its id.
+    pub fn put_key(
+        &self,
+        key: &KeyRecord,
+        mac_key: Option<&hmac::Key>,
+        replace: bool,
+    ) -> Result<()> {
+        let contents = key.encode(mac_key)?;
+        let name = key.id.file();
+        // What could not be read again would be a key lost.
+        let read = KeyRecord::parse(&contents, key.id.clone(), Path::new(name.as_ref()))
+            .map_err(unreadable)?;
+        if (&read.label, &read.cka_id) != (&key.label, &key.cka_id) {
+            return Err(unreadable("its names"));
+        }
+        self.write(&name, &contents, replace)
+    }
+
+    /// Writes a certificate, a new one or the successor of the one with its id.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] for one certificate of a file that holds several.
+    pub fn put_certificate(&self, certificate: &Certificate, replace: bool) -> Result<()> {
+        let contents = certificate.encode()?;
+        let name = certificate.id.file();
+        if replace {
+            self.alone(&certificate.id)?;
+        }
+        Certificate::parse_file(&contents, &name, Path::new(name.as_ref())).map_err(unreadable)?;
+        self.write(&name, &contents, replace)
+    }
+
+    /// Removes a key or a certificate.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::BadInput`] for one certificate of a file that holds several.
+    pub fn remove(&self, id: &ObjectId) -> Result<()> {
+        if id.is_certificate() {
+            self.alone(id)?;
+        }
+        self.dir.remove(&id.file())
+    }
+
+    /// Refuses to touch a file for the sake of one certificate that it holds among others.
+    fn alone(&self, id: &ObjectId) -> Result<()> {
+        let name = id.file();
+        let path = self.dir.path(&name);
+        let (bytes, _) = self.dir.read(&name)?;
+        let all = Certificate::parse_file(super::text(&bytes, &path)?, &name, &path)?;
+        if all.len() > 1 {
+            return Err(Error::input(format!(
+                "{} holds {} certificates; change or remove the file itself",
+                path.display(),
+                all.len()
+            )));
+        }
+        Ok(())
+    }
+
+    fn write(&self, name: &str, contents: &str, replace: bool) -> Result<()> {
+        if replace && self.dir.entry_stamp(name).is_none() {
+            return Err(Error::NotFound(self.dir.path(name).display().to_string()));
+        }
+        self.dir.write(name, contents.as_bytes(), replace)
+    }
+}
+
+fn unreadable(what: impl fmt::Display) -> Error {
+    Error::input(format!("a record that could not be read again: {what}"))
+}
