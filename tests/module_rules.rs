@@ -11,6 +11,8 @@
 #[path = "common/module.rs"]
 mod module;
 
+use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -18,7 +20,10 @@ use std::ptr::null_mut;
 
 use cryptoki_sys::*;
 use devkey::key::{Hash, KeyKind, PublicKey, Scheme};
-use module::{Module, bare, call, in_child, interface, interface_raw, raw, symbol, with_parameter};
+use module::{
+    Module, bare, bound_by_modes, call, in_child, interface, interface_raw, raw, symbol,
+    with_parameter,
+};
 
 const RW: CK_FLAGS = CKF_SERIAL_SESSION | CKF_RW_SESSION;
 const TRUE: &[u8] = &[CK_TRUE];
@@ -58,6 +63,10 @@ fn generate(
 
 /// A self-signed certificate for the key p256's public half would need openssl; any will do.
 fn certificate(common_name: &str) -> Vec<u8> {
+    certificate_of(&format!("/CN={common_name}"))
+}
+
+fn certificate_of(subject: &str) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let der = dir.path().join("c.der");
     let made = Command::new("openssl")
@@ -70,14 +79,7 @@ fn certificate(common_name: &str) -> Vec<u8> {
             "ec_paramgen_curve:P-256",
             "-nodes",
         ])
-        .args([
-            "-keyout",
-            "/dev/null",
-            "-outform",
-            "DER",
-            "-subj",
-            &format!("/CN={common_name}"),
-        ])
+        .args(["-keyout", "/dev/null", "-outform", "DER", "-subj", subject])
         .arg("-out")
         .arg(&der)
         .output()
@@ -113,7 +115,23 @@ fn create_certificate(
     if rv == CKR_OK { Ok(made) } else { Err(rv) }
 }
 
-/// Fails where C_GetFunctionList writes nothing, or `unsupported` does not ask for the state.
+/// A certificate for somebody's public key, SubjectPublicKeyInfo, by a CA of its own; DER.
+fn certificate_for(spki: &[u8], subject: &str) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("spki"), spki).unwrap();
+    let script = "openssl pkey -pubin -inform DER -in spki -out pub.pem
+        openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ca.pem
+        openssl x509 -new -force_pubkey pub.pem -key ca.pem -subj $0 -outform DER -out c.der";
+    let made = Command::new("sh")
+        .args(["-ec", script, subject])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    fs::read(dir.path().join("c.der")).unwrap()
+}
+
+/// Fails where C_GetFunctionList writes nothing, or `about` is not asked for in `unsupported`.
 #[test]
 fn r01_the_function_list_is_whole_and_callable_before_initialisation() {
     let m = Module::without_tokens();
@@ -123,6 +141,9 @@ fn r01_the_function_list_is_whole_and_callable_before_initialisation() {
     assert_eq!(unsafe { get(&mut list) }, CKR_OK);
     // SAFETY: the same.
     assert_eq!(unsafe { get(null_mut()) }, CKR_ARGUMENTS_BAD);
+    let mut again = null_mut();
+    // SAFETY: the same.
+    assert_eq!((unsafe { get(&mut again) }, again), (CKR_OK, list));
     // SAFETY: a version and 68 pointers, by the OASIS headers.
     let words = unsafe { std::slice::from_raw_parts(list.cast::<usize>(), 69) };
     assert_eq!(words[0] & 0xffff, 2 | 40 << 8);
@@ -158,6 +179,11 @@ fn r02_three_symbols_and_no_more() {
         names,
         ["C_GetFunctionList", "C_GetInterface", "C_GetInterfaceList"]
     );
+    // R7: nothing is asked of the host but its C library and the unwinder.
+    let asked = output("nm", &["-D", "--undefined-only", "--with-symbol-versions"]);
+    for line in asked.lines().filter(|line| !line.trim().starts_with('w')) {
+        assert!(line.contains("@GLIBC_") || line.contains("@GCC_"), "{line}");
+    }
     let dynamic = output("readelf", &["-dlW"]);
     for wanted in ["NODELETE", "NOW", "GNU_RELRO"] {
         assert!(dynamic.contains(wanted), "{wanted}");
@@ -167,7 +193,8 @@ fn r02_three_symbols_and_no_more() {
     }
 }
 
-/// Fails where `interface` falls back to the first list for versions that it does not know.
+/// Fails where `wanted.is_none_or(…)` in `interface` is true for versions that it does not know,
+/// without its comparison of the flags, and where INTERFACES has another order.
 #[test]
 fn r03_interfaces_by_name_version_and_flags() {
     let _m = Module::without_tokens();
@@ -204,11 +231,30 @@ fn r03_interfaces_by_name_version_and_flags() {
         version(interface_raw(name.as_ptr(), null_mut(), 2)),
         Err(CKR_ARGUMENTS_BAD)
     );
+    // Whoever does not name the interface is held to the version all the same.
+    let mut newer = CK_VERSION { major: 3, minor: 2 };
+    assert_eq!(
+        version(interface_raw(module::NONE, &mut newer, 0)),
+        Err(CKR_ARGUMENTS_BAD)
+    );
     let list = symbol::<CK_C_GetInterfaceList>(b"C_GetInterfaceList").unwrap();
     let mut count = 0;
     // SAFETY: the test's own.
     assert_eq!(unsafe { list(null_mut(), &mut count) }, CKR_OK);
     assert_eq!(count, 2);
+    let mut all = [CK_INTERFACE {
+        pInterfaceName: null_mut(),
+        pFunctionList: null_mut(),
+        flags: 0,
+    }; 2];
+    // SAFETY: the test's own.
+    assert_eq!(unsafe { list(all.as_mut_ptr(), &mut count) }, CKR_OK);
+    for (found, expected) in all.iter().zip([(3, 0), (2, 40)]) {
+        // SAFETY: a string of the module's.
+        let named = unsafe { CStr::from_ptr(found.pInterfaceName.cast()) };
+        assert_eq!((named, found.flags), (c"PKCS 11", CKF_INTERFACE_FORK_SAFE));
+        assert_eq!(version(Ok(*found)), Ok(expected));
+    }
 }
 
 unsafe extern "C" fn make_lock(_: *mut *mut std::ffi::c_void) -> CK_RV {
@@ -279,6 +325,32 @@ fn r04_arguments_of_initialize() {
     assert_eq!(call!(m, C_Initialize, null_mut()), CKR_FUNCTION_FAILED);
 }
 
+/// With NULL arguments, as libp11 and python-pkcs11 do before they start threads.
+/// Fails where `new_handle` loads and stores in two steps instead of `fetch_add`.
+#[test]
+fn r04_initialised_with_nothing_it_serves_many_threads() {
+    let m = Module::new();
+    let session = m.session();
+    let key = m.one(session, CKO_PRIVATE_KEY, "p256");
+    let public = spki(&m, session, key);
+    let shared = Shared(&m);
+    let sign = || {
+        let m = shared.get();
+        for _ in 0..200 {
+            let session = m.session();
+            assert_eq!(m.sign_init(session, CKM_ECDSA, key), CKR_OK);
+            let signature = m.sign(session, &[7; 32]).unwrap();
+            public.verify(Scheme::Ecdsa, &[7; 32], &signature).unwrap();
+            assert_eq!(call!(m, C_CloseSession, session), CKR_OK);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(sign);
+        }
+    });
+}
+
 /// Fails where `is_ours` is always true.
 #[test]
 fn r05_a_child_has_no_state_until_it_initialises() {
@@ -312,6 +384,36 @@ fn r05_a_child_has_no_state_until_it_initialises() {
     assert_eq!(m.sign(session, &[7; 32]).unwrap().len(), 64);
 }
 
+/// Fails where `initialized` does not look for the state: some function then answers another way.
+#[test]
+fn r05_every_function_waits_for_the_child_to_initialise() {
+    let m = Module::new();
+    let status = in_child(|| {
+        let mut left = Vec::new();
+        for (name, function) in m.functions() {
+            let answer = module::call_blindly(function, 1, &mut [0; 512]);
+            if answer != CKR_CRYPTOKI_NOT_INITIALIZED {
+                left.push(name);
+            }
+        }
+        // With a pointer where PKCS#11 reserves it, these two refuse their argument first.
+        let expected = [
+            "C_Initialize",
+            "C_Finalize",
+            "C_GetFunctionList",
+            "C_GetInterfaceList",
+            "C_GetInterface",
+        ];
+        assert_eq!(left, expected);
+        assert_eq!(
+            call!(m, C_Finalize, null_mut()),
+            CKR_CRYPTOKI_NOT_INITIALIZED
+        );
+        0
+    });
+    assert_eq!(status, 0);
+}
+
 /// As [`r05_a_child_has_no_state_until_it_initialises`], while other threads are in the module.
 /// Fails (hangs) where C_Initialize in a child locks `slots` of the state that it inherited.
 #[test]
@@ -336,6 +438,8 @@ fn r05_a_child_is_not_stopped_by_its_parents_threads() {
             let status = in_child(|| {
                 // SAFETY: ends a child that hangs.
                 unsafe { libc::alarm(20) };
+                let finalized = call!(m, C_Finalize, null_mut());
+                assert_eq!(finalized, CKR_CRYPTOKI_NOT_INITIALIZED);
                 assert_eq!(call!(m, C_Initialize, null_mut()), CKR_OK);
                 let session = m.session();
                 i32::from(call!(m, C_CloseSession, session) != CKR_OK)
@@ -381,6 +485,10 @@ fn r08_a_session_opens_whatever_became_of_the_token() {
     let slot = m.slots()[0];
     let handles: Vec<_> = (0..20).map(|_| m.session()).collect();
     assert!(handles.iter().all(|handle| *handle != 0));
+    assert_eq!(handles.iter().collect::<BTreeSet<_>>().len(), 20);
+    let mut info = CK_TOKEN_INFO::default();
+    assert_eq!(call!(m, C_GetTokenInfo, slot, &mut info), CKR_OK);
+    assert_eq!((info.ulMaxSessionCount, info.ulSessionCount), (0, 20));
     assert_eq!(
         call!(m, C_OpenSession, slot, RW, null_mut(), None, null_mut()),
         CKR_ARGUMENTS_BAD
@@ -399,7 +507,47 @@ fn r08_a_session_opens_whatever_became_of_the_token() {
     // The missing root shows at the signature.
     let key = m.one(handles[0], CKO_PRIVATE_KEY, "p256");
     assert_eq!(m.sign_init(handles[0], CKM_ECDSA, key), CKR_OK);
-    assert!(m.sign(handles[0], &[7; 32]).is_err());
+    assert_eq!(m.sign(handles[0], &[7; 32]), Err(CKR_DEVICE_ERROR));
+    // Nor does a session need the token's directory, which shows at the search.
+    fs::rename(m.token_dir(), m.dir.path().join("away")).unwrap();
+    let (mut session, mut count) = (0, 0);
+    let open = |session: &mut _| call!(m, C_OpenSession, slot, RW, null_mut(), None, session);
+    assert_eq!(open(&mut session), CKR_OK);
+    let search = call!(m, C_FindObjectsInit, session, null_mut(), 0);
+    assert_eq!(search, CKR_DEVICE_ERROR);
+    // Once the slots are looked up anew it is listed no longer.
+    assert_eq!(call!(m, C_GetSlotList, 1, null_mut(), &mut count), CKR_OK);
+    assert_eq!((count, open(&mut session)), (0, CKR_SLOT_ID_INVALID));
+}
+
+/// OpenSSH always wants to write. Fails where `open` refuses what `Store` could not write, or
+/// where `of_write` is `Rv::from`.
+#[test]
+fn r08_a_read_only_store_shows_where_something_is_written() {
+    let m = Module::loaded();
+    fs::set_permissions(m.token_dir(), fs::Permissions::from_mode(0o500)).unwrap();
+    let shared = Shared(&m);
+    bound_by_modes(|| {
+        let m = shared.get();
+        m.initialize();
+        let session = m.session();
+        let mut info = CK_TOKEN_INFO::default();
+        assert_eq!(call!(m, C_GetTokenInfo, m.slots()[0], &mut info), CKR_OK);
+        assert_eq!(info.flags & CKF_WRITE_PROTECTED, 0);
+        let key = m.one(session, CKO_PRIVATE_KEY, "p256");
+        assert_eq!(m.sign_init(session, CKM_ECDSA, key), CKR_OK);
+        m.sign(session, &[7; 32]).unwrap();
+        let created = create_certificate(m, session, &certificate("somebody"));
+        assert_eq!(created, Err(CKR_TOKEN_WRITE_PROTECTED));
+        let (rv, ..) = generate(m, session, &[(CKA_TOKEN, TRUE)]);
+        assert_eq!(rv, CKR_TOKEN_WRITE_PROTECTED);
+        let destroyed = call!(m, C_DestroyObject, session, key);
+        assert_eq!(destroyed, CKR_TOKEN_WRITE_PROTECTED);
+        let mut label = raw(&[(CKA_LABEL, b"new")]);
+        let set = call!(m, C_SetAttributeValue, session, key, label.as_mut_ptr(), 1);
+        assert_eq!(set, CKR_TOKEN_WRITE_PROTECTED);
+    });
+    fs::set_permissions(m.token_dir(), fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 /// Fails with a NUL in `padded`, or with CKF_LOGIN_REQUIRED among the flags.
@@ -418,7 +566,24 @@ fn r09_token_info_is_padded_and_stable() {
     );
     assert_eq!(&first.label, format!("{:32}", "sample").as_bytes());
     assert_eq!(&first.manufacturerID, format!("{:32}", "devkey").as_bytes());
+    assert_eq!(&first.model, format!("{:16}", "File").as_bytes());
+    assert_eq!(first.utcTime, [b' '; 16]);
     assert!(first.serialNumber.iter().all(u8::is_ascii_hexdigit));
+    let (mut slot_info, mut general) = (CK_SLOT_INFO::default(), CK_INFO::default());
+    assert_eq!(
+        call!(m, C_GetSlotInfo, m.slots()[0], &mut slot_info),
+        CKR_OK
+    );
+    assert_eq!(call!(m, C_GetInfo, &mut general), CKR_OK);
+    assert_eq!(slot_info.flags, CKF_TOKEN_PRESENT);
+    for (field, text) in [
+        (&slot_info.slotDescription[..], "devkey file: sample"),
+        (&slot_info.manufacturerID, "devkey"),
+        (&general.manufacturerID, "devkey"),
+        (&general.libraryDescription, "devkey"),
+    ] {
+        assert_eq!(field, format!("{text:0$}", field.len()).as_bytes());
+    }
     assert_eq!(
         (
             first.ulMinPinLen,
@@ -437,7 +602,23 @@ fn r09_token_info_is_padded_and_stable() {
     m.initialize();
     assert_eq!(m.slots(), slots);
     assert_eq!(info().serialNumber, first.serialNumber);
+    // Each token has a serial of its own, and its label as far as there is room.
+    let long = "\u{e4}".repeat(16) + "b";
+    module::make_token(&m.dir.path().join("another"), &long[..32]);
+    let slots = m.slots();
+    let serials = slots.iter().map(|slot| {
+        let mut info = CK_TOKEN_INFO::default();
+        assert_eq!(call!(m, C_GetTokenInfo, *slot, &mut info), CKR_OK);
+        (info.serialNumber, info.label)
+    });
+    let serials: BTreeSet<_> = serials.collect();
+    assert_eq!(serials.len(), 2);
+    assert_ne!(serials.first().unwrap().0, serials.last().unwrap().0);
+    let fits = |(_, label): &(_, [u8; 32])| label == long[..32].as_bytes();
+    assert!(serials.iter().any(fits));
+    fs::remove_dir_all(m.dir.path().join("another")).unwrap();
     // What is no token has no slot.
+    fs::create_dir(m.dir.path().join("empty")).unwrap();
     fs::write(m.token_dir().join("token"), "version = 99\n").unwrap();
     assert!(m.slots().is_empty());
 }
@@ -451,6 +632,9 @@ fn r12_without_a_pin_every_session_is_the_users() {
         assert_eq!(call!(m, C_GetSessionInfo, session, &mut info), CKR_OK);
         (info.state, info.flags)
     };
+    let mut info = CK_TOKEN_INFO::default();
+    assert_eq!(call!(m, C_GetTokenInfo, m.slots()[0], &mut info), CKR_OK);
+    assert_eq!(info.flags & CKF_LOGIN_REQUIRED, 0);
     assert_eq!(state(m.session()), (CKS_RW_USER_FUNCTIONS, RW));
     let read_only = m.session_with(CKF_SERIAL_SESSION);
     assert_eq!(
@@ -514,6 +698,15 @@ fn r13_login_is_per_process_and_ends_with_the_last_session() {
     assert_eq!(login(two), CKR_USER_ALREADY_LOGGED_IN);
     assert_eq!(call!(m, C_CloseSession, two), CKR_OK);
     assert_eq!(login(m.session()), CKR_OK);
+    let slot = m.slots()[0];
+    assert_eq!(call!(m, C_CloseAllSessions, slot), CKR_OK);
+    assert_eq!(login(m.session()), CKR_OK);
+    // Another slot's user is another.
+    module::copy_dir(&m.token_dir(), &m.dir.path().join("zz"));
+    let mut session = 0;
+    let other = *m.slots().iter().find(|other| **other != slot).unwrap();
+    let opened = call!(m, C_OpenSession, other, RW, null_mut(), None, &mut session);
+    assert_eq!((opened, login(session)), (CKR_OK, CKR_OK));
 }
 
 /// Fails where CKA_ALWAYS_AUTHENTICATE is TRUE in the table of attributes.
@@ -530,7 +723,8 @@ fn r14_no_key_wants_a_login_for_each_signature() {
     }
 }
 
-/// Fails where `Object::certificate` leaves the label empty.
+/// Fails where `Object::certificate` leaves the label empty, takes the first key instead of
+/// `listing.key_of(c)`, or takes `common_name` before the key's label.
 #[test]
 fn r15_ids_pair_objects_and_labels_are_there() {
     let m = Module::new();
@@ -555,6 +749,43 @@ fn r15_ids_pair_objects_and_labels_are_there() {
         .unwrap();
     let id = m.attribute(session, certificate, CKA_ID).unwrap();
     assert_eq!(id, Hash::Sha256.digest(&spki)[..20]);
+    // A certificate of a key here goes by the key's names, and follows them.
+    for label in ["rsa", "p256", "ed"] {
+        let key = m.one(session, CKO_PRIVATE_KEY, label);
+        let spki = m.attribute(session, key, CKA_PUBLIC_KEY_INFO).unwrap();
+        let der = certificate_for(&spki, "/CN=other");
+        let certificate = create_certificate(&m, session, &der).unwrap();
+        for kind in [CKA_ID, CKA_LABEL] {
+            let of = |object| m.attribute(session, object, kind).unwrap();
+            assert_eq!(of(certificate), of(key), "{label}");
+        }
+        assert_eq!(
+            m.attribute(session, certificate, CKA_VALUE).unwrap(),
+            der,
+            "{label}"
+        );
+    }
+    // Without a common name it has a label all the same; so has a key that was given none.
+    let nameless = create_certificate(&m, session, &certificate_of("/O=nobody")).unwrap();
+    assert!(
+        !m.attribute(session, nameless, CKA_LABEL)
+            .unwrap()
+            .is_empty()
+    );
+    let (rv, public, private) = generate(&m, session, &[(CKA_TOKEN, TRUE)]);
+    assert_eq!(rv, CKR_OK);
+    for kind in [CKA_ID, CKA_LABEL] {
+        let of = |object| m.attribute(session, object, kind).unwrap();
+        assert_eq!(of(public), of(private));
+        assert!(!of(private).is_empty());
+    }
+    let set = |value: &[u8]| {
+        let mut id = raw(&[(CKA_ID, value)]);
+        call!(m, C_SetAttributeValue, session, private, id.as_mut_ptr(), 1)
+    };
+    assert_eq!(set(&[7; 255]), CKR_OK);
+    assert_eq!(set(&[7; 256]), CKR_ATTRIBUTE_VALUE_INVALID);
+    assert_eq!(set(&[]), CKR_ATTRIBUTE_VALUE_INVALID);
 }
 
 /// Fails where `fresh_objects` gives up at the first file that is broken.
@@ -608,7 +839,36 @@ fn r17_every_attribute_is_answered() {
     assert_eq!(template.map(|a| a.ulValueLen), [NO, NO, NO, 256, 0, 3]);
     assert_eq!(&label[..3], b"rsa");
     let value = |kind| m.attribute(session, key, kind);
-    assert_eq!(value(CKA_PRIME_1), Err(CKR_ATTRIBUTE_SENSITIVE));
+    for part in [
+        CKA_PRIVATE_EXPONENT,
+        CKA_PRIME_1,
+        CKA_PRIME_2,
+        CKA_EXPONENT_1,
+        CKA_EXPONENT_2,
+        CKA_COEFFICIENT,
+    ] {
+        assert_eq!(value(part), Err(CKR_ATTRIBUTE_SENSITIVE));
+    }
+    // The search that was begun before goes on.
+    let (mut found, mut count) = ([0; 64], 0);
+    let rv = call!(
+        m,
+        C_FindObjects,
+        session,
+        found.as_mut_ptr(),
+        64,
+        &mut count
+    );
+    assert_eq!((rv, count), (CKR_OK, 6));
+    assert_eq!(call!(m, C_FindObjectsFinal, session), CKR_OK);
+    for label in ["p256", "ed"] {
+        let key = m.one(session, CKO_PRIVATE_KEY, label);
+        let value = m.attribute(session, key, CKA_VALUE);
+        assert_eq!(value, Err(CKR_ATTRIBUTE_SENSITIVE));
+    }
+    let mut alone = attribute(CKA_MODULUS, &mut short);
+    let rv = call!(m, C_GetAttributeValue, session, key, &mut alone, 1);
+    assert_eq!((rv, alone.ulValueLen), (CKR_BUFFER_TOO_SMALL, NO));
     let rv = call!(m, C_GetAttributeValue, session, key, &mut template[2], 1);
     // Again, without a new length: what is left there is no room that any buffer has.
     assert_eq!((rv, short), (CKR_BUFFER_TOO_SMALL, [0; 2]));
@@ -649,7 +909,16 @@ fn r18_points_are_octet_strings_and_private_keys_have_public_parts() {
         );
         assert_eq!(get("rsa", CKA_MODULUS).unwrap().len(), 256);
         assert_eq!(get("rsa", CKA_PUBLIC_EXPONENT).unwrap(), [1, 0, 1]);
-        assert!(PublicKey::from_spki(&get("rsa", CKA_PUBLIC_KEY_INFO).unwrap()).is_ok());
+        for (label, kind) in [
+            ("p256", KeyKind::EcP256),
+            ("rsa", KeyKind::Rsa2048),
+            ("ed", KeyKind::Ed25519),
+        ] {
+            let spki = get(label, CKA_PUBLIC_KEY_INFO).unwrap();
+            assert_eq!(PublicKey::from_spki(&spki).unwrap().kind(), kind);
+        }
+        let point = get("ed", CKA_EC_POINT).unwrap();
+        assert_eq!((point.len(), &point[..2]), (34, &[0x04, 32][..]));
     }
 }
 
@@ -662,9 +931,18 @@ fn r19_public_objects_are_public() {
     let private = m.find(session, &[(CKA_PRIVATE, TRUE)]);
     let public = m.find(session, &[(CKA_PRIVATE, FALSE)]);
     assert_eq!((private.len(), public.len()), (3, 4));
+    // Nobody has logged in.
+    for (class, count) in [(CKO_PUBLIC_KEY, 3), (CKO_CERTIFICATE, 1)] {
+        let found = m.find(session, &[(CKA_CLASS, &class.to_ne_bytes())]);
+        assert_eq!(found.len(), count);
+        for object in found {
+            assert_eq!(m.attribute(session, object, CKA_PRIVATE).unwrap(), FALSE);
+        }
+    }
 }
 
-/// Fails where `Plan::finish` takes a digest without fitting it.
+/// Fails where `Plan::finish` takes a digest without fitting it, or `digest_info` looks at the
+/// digest's length only.
 #[test]
 fn r20_digests_of_any_length_and_digest_infos() {
     let m = Module::new();
@@ -680,6 +958,11 @@ fn r20_digests_of_any_length_and_digest_infos() {
     }
     assert_eq!(m.sign_init(session, CKM_ECDSA, key), CKR_OK);
     assert_eq!(m.sign(session, &[0; 65]), Err(CKR_DATA_LEN_RANGE));
+    // One in 128 has a number that begins with a zero byte.
+    for _ in 0..500 {
+        assert_eq!(m.sign_init(session, CKM_ECDSA, key), CKR_OK);
+        assert_eq!(m.sign(session, &[7; 32]).unwrap().len(), 64);
+    }
 
     let key = m.one(session, CKO_PRIVATE_KEY, "rsa");
     let public = spki(&m, session, key);
@@ -702,6 +985,14 @@ fn r20_digests_of_any_length_and_digest_infos() {
     }
     assert_eq!(m.sign_init(session, CKM_RSA_PKCS, key), CKR_OK);
     assert_eq!(m.sign(session, &[7; 36]), Err(CKR_DATA_INVALID));
+    // SHA-1, whose signatures nobody should believe, and a digest of another length than its name.
+    let sha1 = b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14";
+    let mut wrong = [sha256.as_slice(), &[7; 32]].concat();
+    wrong[12] = 2;
+    for info in [[sha1.as_slice(), &[7; 20]].concat(), wrong] {
+        assert_eq!(m.sign_init(session, CKM_RSA_PKCS, key), CKR_OK);
+        assert_eq!(m.sign(session, &info), Err(CKR_DATA_INVALID));
+    }
 }
 
 fn multipart(m: &Module, session: CK_SESSION_HANDLE, pieces: &[&[u8]]) -> Vec<u8> {
@@ -927,7 +1218,39 @@ fn r24_what_there_is_not_is_said_so() {
     assert!(random[4900..].iter().any(|byte| *byte != 0));
 }
 
-/// Fails where `refresh` gives every object a new handle.
+/// What docs/features.md says of each function, through the real lists. Fails where
+/// C_DigestInit answers CKR_OK, where `unsupported` answers CKR_GENERAL_ERROR, or where a row of
+/// the document is wrong.
+#[test]
+fn r24_each_function_answers_as_documented() {
+    let m = Module::new();
+    let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/features.md"));
+    let document = document.unwrap();
+    let functions = m.functions();
+    assert_eq!(functions.len(), 92);
+    for (name, function) in functions {
+        let row = format!("| `{name}` |");
+        let mut rows = document.lines().filter(|line| line.starts_with(&row));
+        let row = rows.next().expect("every function has a row");
+        assert!(rows.next().is_none(), "{name} has two rows");
+        // C_Finalize and C_CloseSession would end what the others need.
+        let missing = row.contains("CKR_FUNCTION_NOT_SUPPORTED`, always");
+        let session = m.session();
+        if missing {
+            let rv = module::call_blindly(function, session as usize, &mut [0; 512]);
+            assert_eq!(rv, CKR_FUNCTION_NOT_SUPPORTED, "{name}");
+            // A session that there is not comes first.
+            let rv = module::call_blindly(function, 0, &mut [0; 512]);
+            let global = name == "C_WaitForSlotEvent";
+            assert!(global || rv == CKR_SESSION_HANDLE_INVALID, "{name}");
+        } else if name != "C_Initialize" && name != "C_Finalize" {
+            let rv = module::call_blindly(function, session as usize, &mut [0; 512]);
+            assert_ne!(rv, CKR_FUNCTION_NOT_SUPPORTED, "{name}");
+        }
+    }
+}
+
+/// Fails where `refresh` gives every object a new handle, or LAST_HANDLE starts anew in a child.
 #[test]
 fn r25_handles_stay() {
     let m = Module::new();
@@ -948,6 +1271,21 @@ fn r25_handles_stay() {
         call!(m, C_DestroyObject, two, private),
         CKR_OBJECT_HANDLE_INVALID
     );
+    // After a fork the old names are found again, under handles that work.
+    let status = in_child(|| {
+        m.initialize();
+        let session = m.session();
+        let found = m.find(session, &[]);
+        assert!(found.iter().all(|handle| !second.contains(handle)));
+        let key = m.one(session, CKO_PRIVATE_KEY, "p256");
+        assert_eq!(
+            m.sign_init(session, CKM_ECDSA, first[0]),
+            CKR_KEY_HANDLE_INVALID
+        );
+        assert_eq!(m.sign_init(session, CKM_ECDSA, key), CKR_OK);
+        (m.sign(session, &[7; 32]).unwrap().len() != 64).into()
+    });
+    assert_eq!(status, 0);
     // Another process's key appears in the next search.
     let made = in_child(|| {
         m.initialize();
@@ -958,27 +1296,30 @@ fn r25_handles_stay() {
     assert_eq!(m.find(one, &[]).len(), first.len() + 2);
 }
 
-/// Fails where a search takes the store's lock.
+/// Fails where `dir.lock()` is asked for in `Store::list`.
 #[test]
 fn r26_reading_needs_no_right_to_write() {
     let m = Module::loaded();
     let dir = m.token_dir();
     let _ = fs::remove_file(dir.join("lock"));
-    let before: Vec<_> = fs::read_dir(&dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o500)).unwrap();
-    m.initialize();
-    let session = m.session();
-    let key = m.one(session, CKO_PRIVATE_KEY, "p256");
-    assert_eq!(m.sign_init(session, CKM_ECDSA, key), CKR_OK);
-    assert_eq!(m.sign(session, &[7; 32]).unwrap().len(), 64);
-    let after: Vec<_> = fs::read_dir(&dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert_eq!(before, after);
+    let names = || {
+        let names = fs::read_dir(&dir).unwrap();
+        names.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let before: BTreeSet<_> = names();
+    let mode = |mode| fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o500);
+    let shared = Shared(&m);
+    bound_by_modes(|| {
+        let m = shared.get();
+        m.initialize();
+        let session = m.session();
+        let key = m.one(session, CKO_PRIVATE_KEY, "p256");
+        assert_eq!(m.sign_init(session, CKM_ECDSA, key), CKR_OK);
+        assert_eq!(m.sign(session, &[7; 32]).unwrap().len(), 64);
+    });
+    mode(0o700);
+    assert_eq!(before, names());
 }
 
 /// Fails where `set_attributes` does not ask whether the session may write.

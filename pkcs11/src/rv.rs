@@ -31,6 +31,7 @@ values! {
     CURVE_NOT_SUPPORTED = CKR_CURVE_NOT_SUPPORTED;
     DATA_INVALID = CKR_DATA_INVALID;
     DATA_LEN_RANGE = CKR_DATA_LEN_RANGE;
+    DEVICE_ERROR = CKR_DEVICE_ERROR;
     ENCRYPTED_DATA_INVALID = CKR_ENCRYPTED_DATA_INVALID;
     ENCRYPTED_DATA_LEN_RANGE = CKR_ENCRYPTED_DATA_LEN_RANGE;
     FUNCTION_FAILED = CKR_FUNCTION_FAILED;
@@ -70,6 +71,15 @@ impl Rv {
         match result {
             Ok(()) => CKR_OK,
             Err(Rv(code)) => code,
+        }
+    }
+
+    /// What a failed look at a token means: where nothing is found, the token is gone, and no handle
+    /// of the caller's is to blame.
+    pub(crate) fn of_listing(error: Error) -> Rv {
+        match Rv::from(error) {
+            Rv::OBJECT_HANDLE_INVALID => Rv::DEVICE_ERROR,
+            rv => rv,
         }
     }
 

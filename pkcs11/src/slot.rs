@@ -87,7 +87,7 @@ impl Slot {
 
     /// The objects as they are now, those of other processes among them.
     pub(crate) fn fresh_objects(&self) -> Result<MutexGuard<'_, Objects>> {
-        let listing = self.token().store().list()?;
+        let listing = self.token().store().list().map_err(Rv::of_listing)?;
         let mut objects = self.objects();
         objects.refresh(listing);
         Ok(objects)

@@ -12,6 +12,9 @@ use cryptoki_sys::*;
 use devkey::backends::file;
 use devkey::key::{KeyKind, Usage};
 use devkey::token::{KeyRequest, LocalToken, Names, Token, TokenRequest};
+use rustix::thread::{
+    CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities,
+};
 use tempfile::TempDir;
 
 /// Path of the module that `cargo build -p devkey-pkcs11` made.
@@ -86,6 +89,36 @@ impl Module {
     pub(crate) fn list(&self) -> &CK_FUNCTION_LIST_3_0 {
         // SAFETY: a static of the module, which is never unloaded.
         unsafe { &*self.list }
+    }
+
+    /// Each function of the list 3.0 with its name, in the order of the list.
+    pub(crate) fn functions(&self) -> Vec<(&'static str, usize)> {
+        macro_rules! functions {
+            ($($name:ident)*) => {
+                vec![$((stringify!($name), self.list().$name.expect("no function is NULL") as usize)),*]
+            };
+        }
+        functions! {
+            C_Initialize C_Finalize C_GetInfo C_GetFunctionList C_GetSlotList C_GetSlotInfo
+            C_GetTokenInfo C_GetMechanismList C_GetMechanismInfo C_InitToken C_InitPIN C_SetPIN
+            C_OpenSession C_CloseSession C_CloseAllSessions C_GetSessionInfo C_GetOperationState
+            C_SetOperationState C_Login C_Logout C_CreateObject C_CopyObject C_DestroyObject
+            C_GetObjectSize C_GetAttributeValue C_SetAttributeValue C_FindObjectsInit
+            C_FindObjects C_FindObjectsFinal C_EncryptInit C_Encrypt C_EncryptUpdate
+            C_EncryptFinal C_DecryptInit C_Decrypt C_DecryptUpdate C_DecryptFinal C_DigestInit
+            C_Digest C_DigestUpdate C_DigestKey C_DigestFinal C_SignInit C_Sign C_SignUpdate
+            C_SignFinal C_SignRecoverInit C_SignRecover C_VerifyInit C_Verify C_VerifyUpdate
+            C_VerifyFinal C_VerifyRecoverInit C_VerifyRecover C_DigestEncryptUpdate
+            C_DecryptDigestUpdate C_SignEncryptUpdate C_DecryptVerifyUpdate C_GenerateKey
+            C_GenerateKeyPair C_WrapKey C_UnwrapKey C_DeriveKey C_SeedRandom C_GenerateRandom
+            C_GetFunctionStatus C_CancelFunction C_WaitForSlotEvent
+            C_GetInterfaceList C_GetInterface C_LoginUser C_SessionCancel C_MessageEncryptInit
+            C_EncryptMessage C_EncryptMessageBegin C_EncryptMessageNext C_MessageEncryptFinal
+            C_MessageDecryptInit C_DecryptMessage C_DecryptMessageBegin C_DecryptMessageNext
+            C_MessageDecryptFinal C_MessageSignInit C_SignMessage C_SignMessageBegin
+            C_SignMessageNext C_MessageSignFinal C_MessageVerifyInit C_VerifyMessage
+            C_VerifyMessageBegin C_VerifyMessageNext C_MessageVerifyFinal
+        }
     }
 
     pub(crate) fn token_dir(&self) -> PathBuf {
@@ -312,7 +345,8 @@ fn sample() -> &'static Path {
     path
 }
 
-fn make_token(path: &Path, label: &str) {
+/// Makes a file token of that label with the keys of the sample token.
+pub(crate) fn make_token(path: &Path, label: &str) {
     let request = TokenRequest {
         dir: path,
         label,
@@ -347,6 +381,52 @@ fn make_token(path: &Path, label: &str) {
         };
         token.generate(&KeyRequest { kind, usage, names }).unwrap();
     }
+}
+
+/// Calls any function with `first`, and zeroed memory for whatever else it may take. In the C ABIs
+/// of Linux a function does not see arguments that it does not have.
+pub(crate) fn call_blindly(function: usize, first: usize, memory: &mut [usize; 512]) -> CK_RV {
+    type Any = unsafe extern "C" fn(
+        usize,
+        *mut c_void,
+        *mut c_void,
+        *mut c_void,
+        *mut c_void,
+        *mut c_void,
+        *mut c_void,
+        *mut c_void,
+        *mut c_void,
+        *mut c_void,
+    ) -> CK_RV;
+    let at = memory.as_mut_ptr().cast();
+    // SAFETY: a function of the module's list, all of which take words; what they write fits.
+    unsafe {
+        let function = std::mem::transmute::<usize, Any>(function);
+        function(first, at, at, at, at, at, at, at, at, at)
+    }
+}
+
+/// Runs something, and the processes that it starts, without root's right to ignore modes.
+pub(crate) fn bound_by_modes<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    let rights = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+    let give_up = || {
+        for right in rights.iter() {
+            // Others than root have nothing to give up.
+            let _ = remove_capability_from_bounding_set(right);
+        }
+        let mut own = capabilities(None).unwrap();
+        own.effective.remove(rights);
+        own.permitted.remove(rights);
+        own.inheritable.remove(rights);
+        set_capabilities(None, own).unwrap();
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            give_up();
+            what()
+        });
+        thread.join().unwrap()
+    })
 }
 
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
