@@ -22,7 +22,10 @@ fn r07_a_panic_ends_one_session_and_nothing_else(device: &Device) {
     Run::new("cc")
         .words("-std=c11 -O1 -Wall -Wextra -Werror -pthread -rdynamic -I/usr/include/p11-kit-1 -o")
         .arg(&program)
-        .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/panic.c"), "-ldl"])
+        .args([
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/panic.c"),
+            "-ldl",
+        ])
         .ok();
     let note = device.store().join(Device::TOKEN).join("note");
     let panic = || {

@@ -383,11 +383,11 @@ pub(crate) fn make_token(path: &Path, label: &str) {
     }
 }
 
-/// Calls any function with `first`, and zeroed memory for whatever else it may take. In the C ABIs
-/// of Linux a function does not see arguments that it does not have.
-pub(crate) fn call_blindly(function: usize, first: usize, memory: &mut [usize; 512]) -> CK_RV {
+/// Calls any function with `first`, or zeroed memory, and zeroed memory for whatever else it may
+/// take. In the C ABIs of Linux a function does not see arguments that it does not have.
+pub(crate) fn call_blindly(function: usize, first: Option<CK_ULONG>) -> CK_RV {
     type Any = unsafe extern "C" fn(
-        usize,
+        *mut c_void,
         *mut c_void,
         *mut c_void,
         *mut c_void,
@@ -398,7 +398,9 @@ pub(crate) fn call_blindly(function: usize, first: usize, memory: &mut [usize; 5
         *mut c_void,
         *mut c_void,
     ) -> CK_RV;
+    let mut memory = [0_usize; 512];
     let at = memory.as_mut_ptr().cast();
+    let first = first.map_or(at, |first| first as *mut c_void);
     // SAFETY: a function of the module's list, all of which take words; what they write fits.
     unsafe {
         let function = std::mem::transmute::<usize, Any>(function);
@@ -464,6 +466,8 @@ pub(crate) fn in_child(child: impl FnOnce() -> i32) -> i32 {
             let mut status = 0;
             // SAFETY: waits for the child that was just made.
             assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            // A child that a signal ended has no exit status, and that reads as 0.
+            assert!(libc::WIFEXITED(status), "ended by {status:#x}");
             libc::WEXITSTATUS(status)
         }
     }
