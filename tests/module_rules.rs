@@ -333,9 +333,8 @@ fn r04_initialised_with_nothing_it_serves_many_threads() {
     let session = m.session();
     let key = m.one(session, CKO_PRIVATE_KEY, "p256");
     let public = spki(&m, session, key);
-    let shared = Shared(&m);
     let sign = || {
-        let m = shared.get();
+        let m = &m;
         for _ in 0..200 {
             let session = m.session();
             assert_eq!(m.sign_init(session, CKM_ECDSA, key), CKR_OK);
@@ -352,7 +351,7 @@ fn r04_initialised_with_nothing_it_serves_many_threads() {
     // No two sessions are one.
     let slot = m.slots()[0];
     let open = || -> Vec<_> {
-        let m = shared.get();
+        let m = &m;
         let mut session = 0;
         let mut opened = || {
             let rv = call!(m, C_OpenSession, slot, RW, null_mut(), None, &mut session);
@@ -442,11 +441,10 @@ fn r05_every_function_waits_for_the_child_to_initialise() {
 fn r05_a_child_is_not_stopped_by_its_parents_threads() {
     let m = Module::new();
     let ended = std::sync::atomic::AtomicBool::new(false);
-    let shared = Shared(&m);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let m = shared.get();
+                let m = &m;
                 while !ended.load(std::sync::atomic::Ordering::Relaxed) {
                     let session = m.session();
                     let key = m.one(session, CKO_PRIVATE_KEY, "p256");
@@ -470,15 +468,6 @@ fn r05_a_child_is_not_stopped_by_its_parents_threads() {
         }
         ended.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-}
-
-struct Shared<'m>(&'m Module);
-// SAFETY: the function list is constant, and the module is thread-safe.
-unsafe impl Sync for Shared<'_> {}
-impl Shared<'_> {
-    fn get(&self) -> &Module {
-        self.0
-    }
 }
 
 /// Fails where `Slot::open` starts a thread.
@@ -548,9 +537,8 @@ fn r08_a_session_opens_whatever_became_of_the_token() {
 fn r08_a_read_only_store_shows_where_something_is_written() {
     let m = Module::loaded();
     fs::set_permissions(m.token_dir(), fs::Permissions::from_mode(0o500)).unwrap();
-    let shared = Shared(&m);
     bound_by_modes(|| {
-        let m = shared.get();
+        let m = &m;
         m.initialize();
         let session = m.session();
         let mut info = CK_TOKEN_INFO::default();
@@ -1349,9 +1337,8 @@ fn r26_reading_needs_no_right_to_write() {
     let before: BTreeSet<_> = names();
     let mode = |mode| fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
     mode(0o500);
-    let shared = Shared(&m);
     bound_by_modes(|| {
-        let m = shared.get();
+        let m = &m;
         m.initialize();
         let session = m.session();
         let key = m.one(session, CKO_PRIVATE_KEY, "p256");

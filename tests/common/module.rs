@@ -47,6 +47,9 @@ pub(crate) struct Module {
     _alone: MutexGuard<'static, ()>,
 }
 
+// SAFETY: the function list is constant, and the module is thread-safe.
+unsafe impl Sync for Module {}
+
 impl Module {
     /// A module that is not initialised, with a copy of the sample token.
     pub(crate) fn loaded() -> Self {
@@ -410,25 +413,27 @@ pub(crate) fn call_blindly(function: usize, first: Option<CK_ULONG>) -> CK_RV {
 
 /// Runs something, and the processes that it starts, without root's right to ignore modes.
 pub(crate) fn bound_by_modes<T: Send>(what: impl FnOnce() -> T + Send) -> T {
-    let rights = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
-    let give_up = || {
-        for right in rights.iter() {
-            // Others than root have nothing to give up.
-            let _ = remove_capability_from_bounding_set(right);
-        }
-        let mut own = capabilities(None).unwrap();
-        own.effective.remove(rights);
-        own.permitted.remove(rights);
-        own.inheritable.remove(rights);
-        set_capabilities(None, own).unwrap();
-    };
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            give_up();
+            give_up_rights();
             what()
         });
         thread.join().unwrap()
     })
+}
+
+/// Gives up root's right to ignore modes, in this thread and for good.
+pub(crate) fn give_up_rights() {
+    let rights = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+    for right in rights.iter() {
+        // Others than root have nothing to give up.
+        let _ = remove_capability_from_bounding_set(right);
+    }
+    let mut own = capabilities(None).unwrap();
+    own.effective.remove(rights);
+    own.permitted.remove(rights);
+    own.inheritable.remove(rights);
+    set_capabilities(None, own).unwrap();
 }
 
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
