@@ -148,7 +148,9 @@ fn a_store_that_cannot_be_trusted_or_read_is_not_listed_and_hides_no_other() {
             mode(&dir, if bad { 0o777 } else { 0o700 })
         }),
         ("somebody else's", &|bad| {
-            owner(if bad { 12345 } else { me })
+            // Readable all the same.
+            owner(if bad { 12345 } else { me });
+            mode(&dir, 0o755);
         }),
         ("unreadable", &|bad| mode(&dir, if bad { 0 } else { 0o700 })),
     ];
@@ -193,7 +195,7 @@ fn a_store_that_cannot_be_trusted_or_read_is_not_listed_and_hides_no_other() {
     assert_eq!(sign(&m, session, "p256"), CKR_OK);
 }
 
-/// Fails where `KeyRecord::parse` reads newer versions, or where `Cache::refresh` gives up at the
+/// Fails where FORMAT in src/store/record.rs is 2, or where `Cache::refresh` gives up at the
 /// first broken file.
 #[test]
 fn corrupt_and_newer_records_hide_no_other() {
@@ -243,7 +245,8 @@ fn an_edited_record_does_not_sign() {
     assert_eq!(sign(&m, session, "p256"), CKR_OK);
 }
 
-/// Fails where `write` in src/files.rs writes under the final name, or `Error::io` makes no Full.
+/// Fails where `From<Error>` in rv.rs makes CKR_DEVICE_ERROR of Full. That nothing half-written stays
+/// is tests/command.rs's to break.
 #[test]
 fn a_full_disk_is_said_so_and_loses_nothing() {
     let m = Module::without_tokens();
@@ -300,8 +303,8 @@ fn mount_small_disk(at: &Path) {
     assert_eq!(mounted, 0);
 }
 
-/// Fails where `line` in src/config/file.rs counts from another line, or where `module::initialize`
-/// goes on without a configuration.
+/// Fails where `line` in src/config/file.rs counts from another line, `look_for_tokens` ends at
+/// the first token that cannot be opened.
 #[test]
 fn a_bad_line_of_the_configuration_is_named_in_the_log() {
     let m = Module::loaded();
@@ -345,8 +348,8 @@ fn a_bad_line_of_the_configuration_is_named_in_the_log() {
     assert_eq!(call!(m, C_Initialize, null_mut()), CKR_DEVICE_ERROR);
 }
 
-/// Fails where `Template::key_pair` does not ask for the key type, `kind` takes any curve, `rsa`
-/// does not look at the exponent, or `Attribute::value` at the length.
+/// Fails where `Template::key_pair` does not ask for the key type, `rsa` does not look at the
+/// exponent, `Attribute::value` at MAX_VALUE, or `attributes` at MAX_ATTRIBUTES.
 #[test]
 fn malformed_templates() {
     let m = Module::new();
@@ -500,13 +503,16 @@ fn malformed_templates() {
         find(&mut attribute(&mut byte, CK_ULONG::MAX), 1),
         CKR_ATTRIBUTE_VALUE_INVALID
     );
+    let mut long = vec![0; (1 << 20) + 1];
+    let mut label = attribute(long.as_mut_ptr(), long.len() as CK_ULONG);
+    assert_eq!(find(&mut label, 1), CKR_ATTRIBUTE_VALUE_INVALID);
     // A class of another size is one that nobody has.
     assert_eq!(m.find(session, &[(CKA_CLASS, b"\x03")]), [0; 0]);
     assert_eq!(m.find(session, &[]), all);
 }
 
-/// Fails where `Mechanism::parameter` does not look at the length, `signing` takes parameters that
-/// the mechanism does not have, or `generation` any mechanism.
+/// Fails where `Mechanism::parameter` does not compare the length, `signing` takes parameters that
+/// the mechanism does not have or does not ask `fits`, or `decryption` takes a label.
 #[test]
 fn malformed_mechanisms() {
     let m = Module::new();
@@ -522,6 +528,12 @@ fn malformed_mechanisms() {
         mgf: CKG_MGF1_SHA1,
         sLen: 20,
     };
+    let right = CK_RSA_PKCS_PSS_PARAMS {
+        hashAlg: CKM_SHA256,
+        mgf: CKG_MGF1_SHA256,
+        sLen: 32,
+    };
+    let longer = &mut [right, right];
     let mut oaep = CK_RSA_PKCS_OAEP_PARAMS {
         hashAlg: CKM_SHA256,
         mgf: CKG_MGF1_SHA256,
@@ -552,6 +564,10 @@ fn malformed_mechanisms() {
         ),
         (
             init(with_parameter(CKM_RSA_PKCS_PSS, &mut pss), rsa),
+            CKR_MECHANISM_PARAM_INVALID,
+        ),
+        (
+            init(with_parameter(CKM_RSA_PKCS_PSS, longer), rsa),
             CKR_MECHANISM_PARAM_INVALID,
         ),
         (init(null, rsa), CKR_MECHANISM_PARAM_INVALID),
@@ -646,8 +662,7 @@ mod with_a_tpm {
         assert_eq!(sign(&board.module, session, "p256"), CKR_OK);
     }
 
-    /// Fails where the binding is not compared in src/backends/tpm/link.rs: the TPM then refuses the
-    /// key in its own words.
+    /// Fails where `From<Error>` in rv.rs does not know OtherDevice.
     #[test]
     fn another_tpm_is_not_the_tokens() {
         let mut board = Board::loaded();
@@ -680,7 +695,7 @@ mod with_a_tpm {
         fails_at_the_signature(&board.module, CKR_DEVICE_ERROR);
     }
 
-    /// Fails where `program::gone` is another error than DeviceGone.
+    /// Fails where `From<Error>` in rv.rs makes CKR_GENERAL_ERROR of DeviceGone.
     #[test]
     fn without_devkeyd_nothing_else_is_refused() {
         let board = Board::loaded();

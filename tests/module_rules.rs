@@ -531,8 +531,8 @@ fn r08_a_session_opens_whatever_became_of_the_token() {
     assert_eq!((count, open(&mut session)), (0, CKR_SLOT_ID_INVALID));
 }
 
-/// OpenSSH always wants to write. Fails where `open` refuses what `Store` could not write, or
-/// where `of_write` is `Rv::from`.
+/// OpenSSH always wants to write. Fails with CKF_WRITE_PROTECTED in `info::token`, or where
+/// `of_write` is `Rv::from`.
 #[test]
 fn r08_a_read_only_store_shows_where_something_is_written() {
     let m = Module::loaded();
@@ -816,7 +816,7 @@ fn r16_a_bad_file_hides_no_other() {
     assert_eq!(m.find(m.session(), &[]).len(), 6);
 }
 
-/// Fails where `attributes` stops at the first error, or CKA_PRIME_1 has no row.
+/// Fails where `attributes` stops at the first error, or CKA_COEFFICIENT has no row.
 #[test]
 fn r17_every_attribute_is_answered() {
     let m = Module::new();

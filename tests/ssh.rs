@@ -16,6 +16,7 @@ on_each_back_end!(
     keygen_lists_the_keys,
     ssh_logs_in_through_the_module,
     agent_logs_in,
+    a_refreshed_agent_knows_the_keys_as_they_are,
     agent_refuses_a_module_outside_its_list,
     the_host_key_lives_on_the_token,
     the_token_certifies_users,
@@ -82,6 +83,40 @@ fn agent_logs_in(device: &Device) {
         .fails();
     agent.add(device).arg("-s").arg(module()).ok();
     agent.add(device).arg("-T").arg(&keys[0].ssh).ok();
+}
+
+/// `devkey agent refresh` on an agent that does not know the module yet, and on one that does: keys
+/// that were made appear and sign, keys that were deleted go.
+///
+/// Fails without `ssh_add("-e", …)` in agent.rs: the agent adds nothing of a module that it has.
+fn a_refreshed_agent_knows_the_keys_as_they_are(device: &Device) {
+    let agent = Agent::new(device);
+    let refresh = || {
+        let command = device.devkey().args(["agent", "refresh", "--module"]);
+        let command = command.arg(module()).env("SSH_AUTH_SOCK", agent.socket());
+        command.ok().says(&["loaded "]);
+    };
+    let lists = |there: &[&Key], missing: &[&Key]| {
+        let listed = agent.add(device).arg("-L").ok();
+        there.iter().for_each(|key| {
+            listed.says(&[&key.ssh_line()]);
+        });
+        missing.iter().for_each(|key| {
+            listed.says_not(&[&key.ssh_line()]);
+        });
+    };
+    let first = device.key("ec-p256", "first");
+    refresh();
+    let second = device.key("ec-p256", "second");
+    // An agent lists a module's keys once.
+    lists(&[&first], &[&second]);
+    refresh();
+    lists(&[&first, &second], &[]);
+    agent.add(device).arg("-T").arg(&second.ssh).ok();
+    let delete = ["key", "delete", "--token", Device::TOKEN, "--yes", "first"];
+    device.devkey().args(delete).ok();
+    refresh();
+    lists(&[&second], &[&first]);
 }
 
 /// The agent's list decides by the real path; this is what users meet with a module in their home.
