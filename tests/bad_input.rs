@@ -303,7 +303,7 @@ fn mount_small_disk(at: &Path) {
     assert_eq!(mounted, 0);
 }
 
-/// Fails where `line` in src/config/file.rs counts from another line, `look_for_tokens` ends at
+/// Fails where `line` in src/config/file.rs counts from another line, or `look_for_tokens` ends at
 /// the first token that cannot be opened.
 #[test]
 fn a_bad_line_of_the_configuration_is_named_in_the_log() {

@@ -624,7 +624,7 @@ fn r09_token_info_is_padded_and_stable() {
     let serials: BTreeSet<_> = serials.collect();
     assert_eq!(serials.len(), 2);
     assert_ne!(serials.first().unwrap().0, serials.last().unwrap().0);
-    let fits = |(_, label): &(_, [u8; 32])| label == long[..32].as_bytes();
+    let fits = |(_, label): &(_, [u8; 32])| label == &long.as_bytes()[..32];
     assert!(serials.iter().any(fits));
     fs::remove_dir_all(m.dir.path().join("another")).unwrap();
     // What is no token has no slot.
