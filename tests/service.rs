@@ -13,7 +13,7 @@
 use std::fs;
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -161,6 +161,38 @@ fn a_forked_child_does_its_parent_no_harm() {
     );
     sign(&token, &bench.key).unwrap();
     assert_ne!(bench.children()[0].pid, before);
+}
+
+/// A host that closes descriptors which are not its own, as daemons do, and uses the numbers again:
+/// nothing is written to what is there now, and it is not closed.
+///
+/// Seen to fail without the `filter` in `Link::attempt` (it waits for an answer of the host's peer), and without
+/// `Drop` of `Socket` (the host's socket closed).
+#[test]
+fn what_the_host_put_in_the_sockets_place_is_let_alone() {
+    let bench = Bench::new();
+    let link = bench.link(devkeyd::launch);
+    let token = bench.remote(&link);
+    sign(&token, &bench.key).unwrap();
+    // SAFETY: closes what the link will find closed; no other test uses the number meanwhile.
+    let close = |fd| unsafe { libc::close(fd) };
+    let (hosts, mut peer) = UnixStream::pair().unwrap();
+    let fd = link.raw_fd().unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::dup2(hosts.as_raw_fd(), fd) }, fd);
+    drop(hosts);
+    for _ in 0..3 {
+        sign(&token, &bench.key).unwrap();
+    }
+    assert_ne!(link.raw_fd(), Some(fd));
+    // Taken away once more, and nothing put in its place.
+    close(link.raw_fd().unwrap());
+    drop((token, link));
+    bench.wait_for_no_child();
+    peer.set_nonblocking(true).unwrap();
+    let read = peer.read(&mut [0; 64]).unwrap_err();
+    assert_eq!(read.kind(), std::io::ErrorKind::WouldBlock, "{read}");
+    close(fd);
 }
 
 /// Seen to fail with `true` for `protocol == PROTOCOL` in `Session::answer`, and with every version

@@ -213,8 +213,8 @@ impl Module {
 /// open here, it would keep the service alive after the parent. Nothing is sent on it.
 fn forget(inherited: Option<Arc<Module>>) {
     if let Some(inherited) = inherited {
-        if let Some(fd) = inherited.link.raw_fd() {
-            raw::close_inherited(fd, inherited.pid);
+        if let Some((fd, inode)) = inherited.link.socket() {
+            raw::close_inherited(fd, inode);
         }
         mem::forget(inherited);
     }

@@ -191,21 +191,16 @@ pub(crate) fn write_stderr(line: &[u8]) {
     unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
 }
 
-/// Closes a descriptor if it still is a socket that process `maker` made: one end of a pair
-/// answers with the process that made the pair. A forked child closes what it inherited so, unless
-/// the host closed it already and the number is something else's now.
-pub(crate) fn close_inherited(fd: RawFd, maker: u32) {
-    let mut peer = MaybeUninit::<libc::ucred>::zeroed();
-    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the option is written to memory of ours of the length that is given; all its bits
-    // are integers.
-    let (found, peer) = unsafe {
-        let to = peer.as_mut_ptr().cast();
-        let found: c_int =
-            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, to, &mut length);
-        (found, peer.assume_init())
+/// Closes a descriptor if it still is the socket of that inode. A forked child closes what it inherited
+/// so, unless the host closed it already and the number is something else's now.
+pub(crate) fn close_inherited(fd: RawFd, inode: u64) {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: written to memory of ours, which is all integers.
+    let (found, stat) = unsafe {
+        let found: c_int = libc::fstat(fd, stat.as_mut_ptr());
+        (found, stat.assume_init())
     };
-    if found == 0 && u32::try_from(peer.pid) == Ok(maker) {
+    if found == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFSOCK && stat.st_ino == inode {
         // SAFETY: nothing of this process uses it: its owner is forgotten.
         unsafe { libc::close(fd) };
     }
@@ -519,17 +514,23 @@ awk '/^SigBlk|^SigIgn/ {print $2}' /proc/$$/status
         assert!(matches!(gone, Err(Error::DeviceGone { .. })));
     }
 
-    /// R5. Fails without the comparison of process ids, or without the call of close(2).
+    /// R5. Fails without the comparison of inodes, without that of the kind of file, or without the
+    /// call of close(2).
     #[test]
-    fn only_the_makers_socket_is_closed() {
+    fn only_the_inherited_socket_is_closed() {
+        use std::os::unix::fs::MetadataExt;
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let maker = std::process::id();
-        close_inherited(ours.as_raw_fd(), maker + 1);
+        let inode = |fd: &dyn AsRawFd| {
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            fs::metadata(path).unwrap().ino()
+        };
+        let (socket, other) = (inode(&ours), inode(&theirs));
+        close_inherited(ours.as_raw_fd(), other);
         Write::write_all(&mut theirs, b"open").unwrap();
-        close_inherited(ours.into_raw_fd(), maker);
+        close_inherited(ours.into_raw_fd(), socket);
         assert!(Write::write_all(&mut theirs, b"closed").is_err());
         let file = fs::File::open("/dev/null").unwrap();
-        close_inherited(file.as_raw_fd(), maker);
+        close_inherited(file.as_raw_fd(), inode(&file));
         assert!(file.metadata().is_ok());
     }
 }

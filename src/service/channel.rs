@@ -1,9 +1,10 @@
 //! The client's end of the socket: one request out, one response back, in time.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::fs::{CWD, FileType, fstat};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
@@ -43,22 +44,43 @@ pub(super) struct Channel {
 }
 
 struct Wire {
-    socket: OwnedFd,
+    socket: Socket,
     /// How long each read and write waits, as the socket was last told.
     wait: Option<Duration>,
 }
 
+/// A socket in a process whose host closes descriptors that are not its own: daemons close all of
+/// them. The number may then be the host's file or connection, which is not to be written nor closed.
+struct Socket {
+    /// There is none only while it is dropped.
+    fd: Option<OwnedFd>,
+    inode: u64,
+}
+
 impl Channel {
-    pub(super) fn new(socket: OwnedFd) -> Self {
-        Channel {
-            wire: Wire { socket, wait: None },
+    pub(super) fn new(socket: OwnedFd) -> Result<Self, Failure> {
+        Ok(Channel {
+            wire: Wire {
+                socket: Socket::new(socket).map_err(Failure::Socket)?,
+                wait: None,
+            },
             request: Frame::new(MAX_REQUEST),
             response: Frame::new(MAX_RESPONSE),
-        }
+        })
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {
-        self.wire.socket.as_raw_fd()
+        self.wire.socket.as_fd().as_raw_fd()
+    }
+
+    /// The socket's inode: tells it from whatever else may get its number.
+    pub(super) fn inode(&self) -> u64 {
+        self.wire.socket.inode
+    }
+
+    /// Whether the descriptor still is the socket.
+    pub(super) fn is_there(&self) -> bool {
+        self.wire.socket.is_there()
     }
 
     /// Asks and waits for the response, `patience` at most.
@@ -83,6 +105,44 @@ impl Channel {
         let response = received.and_then(|()| Ok(self.response.decode()?));
         self.response.clear();
         response
+    }
+}
+
+impl Socket {
+    /// Above the standard streams: a host that has them closed may yet open them.
+    fn new(socket: OwnedFd) -> Result<Self, Errno> {
+        const FIRST: RawFd = 3;
+        let fd = match socket.as_raw_fd() {
+            FIRST.. => socket,
+            _ => fcntl_dupfd_cloexec(&socket, FIRST)?,
+        };
+        Ok(Socket {
+            inode: fstat(&fd)?.st_ino,
+            fd: Some(fd),
+        })
+    }
+
+    fn is_there(&self) -> bool {
+        let stat = fstat(self);
+        stat.is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::Socket && stat.st_ino == self.inode
+        })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // CWD is no socket to anyone.
+        self.fd.as_ref().map_or(CWD, AsFd::as_fd)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if !self.is_there() {
+            // Closed already; the number is nobody's, or another's.
+            let _ = self.fd.take().map(IntoRawFd::into_raw_fd);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,13 +34,14 @@ const NO_FD: RawFd = -1;
 /// request and its response.
 ///
 /// A forked child must not use its parent's link: the service refuses it. It closes
-/// [`Link::raw_fd`], forgets the link ([`std::mem::forget`]) and makes one of its own.
+/// [`Link::socket`], forgets the link ([`std::mem::forget`]) and makes one of its own.
 pub struct Link {
     program: PathBuf,
     launch: Launcher,
     patience: Duration,
     connection: Mutex<Option<Connection>>,
     fd: Arc<AtomicI32>,
+    inode: AtomicU64,
     /// Numbers given to remote tokens so far.
     tokens: AtomicU32,
 }
@@ -70,6 +71,7 @@ impl Link {
             patience: PATIENCE,
             connection: Mutex::default(),
             fd: Arc::new(AtomicI32::new(NO_FD)),
+            inode: AtomicU64::new(0),
             tokens: AtomicU32::new(0),
         }
     }
@@ -87,6 +89,13 @@ impl Link {
             NO_FD => None,
             fd => Some(fd),
         }
+    }
+
+    /// [`Link::raw_fd`] and the inode of its socket: the host may have closed the descriptor and the
+    /// number may be something else's.
+    pub fn socket(&self) -> Option<(RawFd, u64)> {
+        let fd = self.raw_fd()?;
+        Some((fd, self.inode.load(Ordering::Relaxed)))
     }
 
     pub(super) fn register(&self, place: TokenPlace) -> Linked {
@@ -133,7 +142,9 @@ impl Link {
         token: &Linked,
         ask: &impl Fn(u32) -> Request<'r>,
     ) -> Result<Response, Failure> {
-        let mut connection = match slot.take() {
+        // A host may close descriptors that it does not know: daemons do.
+        let known = slot.take().filter(|known| known.channel.is_there());
+        let mut connection = match known {
             Some(connection) => connection,
             None => self.connect().map_err(before_sending)?,
         };
@@ -153,11 +164,13 @@ impl Link {
         // From here on every message bears its sender's process id, the first one too.
         set_socket_passcred(&theirs, true).map_err(Failure::Socket)?;
         let mut connection = Connection {
-            channel: Channel::new(ours),
+            channel: Channel::new(ours)?,
             patience: self.patience,
             opened: HashMap::new(),
             fd: self.fd.clone(),
         };
+        self.inode
+            .store(connection.channel.inode(), Ordering::Relaxed);
         self.fd
             .store(connection.channel.raw_fd(), Ordering::Release);
         (self.launch)(&program, theirs).map_err(Failure::NotStarted)?;
