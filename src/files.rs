@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Gid, geteuid};
 
 use crate::error::{Error, Result};
@@ -62,7 +62,8 @@ impl Dir {
     /// Opens a directory and checks its owner and mode.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::open(path, flags, Mode::empty()).map_err(|e| cannot_open(path, e))?;
+        let fd = retry_on_intr(|| fs::open(path, flags, Mode::empty()))
+            .map_err(|e| cannot_open(path, e))?;
         let stat = fs::fstat(&fd).map_err(|e| failed("reading the state of", path, e))?;
         check_owner_and_mode(path, &stat)?;
         Ok(Dir {
@@ -128,8 +129,8 @@ impl Dir {
     ) -> Result<(Vec<u8>, Stamp)> {
         let path = self.path(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd =
-            fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| cannot_open(&path, e))?;
+        let fd = retry_on_intr(|| fs::openat(&self.fd, name, flags, Mode::empty()))
+            .map_err(|e| cannot_open(&path, e))?;
         let stat = fs::fstat(&fd).map_err(|e| failed("reading the state of", &path, e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(refused(&path, "not a regular file"));
@@ -168,7 +169,12 @@ impl Dir {
             let _ = fs::unlinkat(&self.fd, temporary.as_str(), AtFlags::empty());
         }
         written?;
-        self.sync()
+        let synced = self.sync();
+        if synced.is_err() && !replace {
+            // Who is told that it failed does not expect it to be there.
+            let _ = fs::unlinkat(&self.fd, name, AtFlags::empty());
+        }
+        synced
     }
 
     /// Removes an entry, durably.
@@ -184,7 +190,7 @@ impl Dir {
     pub(crate) fn lock(&self) -> Result<WriteLock> {
         let path = self.path("lock");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&self.fd, "lock", flags, Mode::RUSR | Mode::WUSR)
+        let fd = retry_on_intr(|| fs::openat(&self.fd, "lock", flags, Mode::RUSR | Mode::WUSR))
             .map_err(|e| failed("opening", &path, e))?;
         let start = Instant::now();
         while let Err(e) = fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
@@ -215,7 +221,7 @@ impl Dir {
         let path = self.path(name);
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+        let fd = retry_on_intr(|| fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR))
             .map_err(|e| failed("creating", &path, e))?;
         // Exactly so, whatever the umask took away.
         fs::fchmod(&fd, self.file_mode(&fd))
@@ -250,7 +256,7 @@ impl Dir {
     }
 
     fn sync(&self) -> Result<()> {
-        fs::fsync(&self.fd).map_err(|e| failed("syncing", &self.path, e))
+        retry_on_intr(|| fs::fsync(&self.fd)).map_err(|e| failed("syncing", &self.path, e))
     }
 }
 
