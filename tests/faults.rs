@@ -3,9 +3,8 @@
 //! Each system call that changes something is hit once, by strace(1): afterwards there is the old
 //! state or the new one, old keys sign, and the next change needs nobody's help.
 //!
-//! Seen to fail with the file written under its own name in `Dir::write` in place of a temporary one,
-//! without the unlinking of a file that could not be synced there, and with `fs::fsync` in `Dir::sync`
-//! outside of `retry_on_intr`.
+//! Seen to fail without `clear_temporaries` in `Dir::lock`, without the unlinking of a file that could
+//! not be synced in `Dir::write`, and without `retry_on_intr` in `Dir::sync`.
 
 #![cfg(test)]
 
