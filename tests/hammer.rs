@@ -4,7 +4,8 @@
 //! lengths, handles, mechanisms, templates, the order of calls, C_Finalize in the middle. The seed
 //! is fixed; how the threads interleave is not. `DEVKEY_HAMMER=1000000` makes more of it.
 //!
-//! Seen to fail with `panic!()` in `Session::find_final`, and with `eprintln!()` there.
+//! Not yet seen to fail by a change of a line; a template that let the module write to read-only memory
+//! ended it.
 #![cfg(test)]
 
 #[path = "common/module.rs"]
@@ -75,7 +76,6 @@ fn nothing_that_a_caller_does_is_answered_with_a_defect() {
     // It is worth nothing where all calls fail alike.
     assert!(counts[&CKR_OK] > calls / 50, "{counts:x?}");
     assert!(counts.len() > 20, "{counts:x?}");
-    println!("{counts:x?}");
 }
 
 struct Shared<'a>(&'a Module);
