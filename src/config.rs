@@ -15,9 +15,9 @@ pub use file::Setting;
 
 use crate::error::{Error, Result};
 use crate::provider::{BackEnd, Settings};
-use crate::service::{Link, RemoteToken, TokenPlace};
+use crate::service::{Link, RemoteToken, TokenPlace, open_store};
 use crate::store::Store;
-use crate::token::{LocalToken, Token};
+use crate::token::Token;
 
 /// The system's configuration.
 const SYSTEM_CONFIG: &str = "/etc/devkey/devkey.toml";
@@ -219,46 +219,31 @@ impl FoundToken {
     /// key service. Touches no device and starts no service.
     pub fn open(&self, back_ends: &[BackEnd], link: &Arc<Link>) -> Result<Arc<dyn Token>> {
         let store = Store::open(&self.dir)?;
-        let mut settings = store.token().settings.clone();
-        let overrides = self.settings.iter();
-        settings.extend(overrides.map(|setting| (setting.name.clone(), setting.value.clone())));
+        let place = self.place(store.token().settings.clone());
         let name = &store.token().back_end;
-        match back_ends.iter().find(|known| known.name == *name) {
-            Some(back_end) => {
-                self.check_settings(back_end, &settings)?;
-                Ok(Arc::new(LocalToken::open(back_end, store, &settings)?))
-            }
-            None => {
-                let place = TokenPlace {
-                    dir: self.dir.clone(),
-                    settings,
-                };
-                Ok(Arc::new(RemoteToken::new(store, place, link.clone())))
-            }
+        match back_ends.iter().any(|known| known.name == *name) {
+            true => open_store(back_ends, store, &place),
+            false => Ok(Arc::new(RemoteToken::new(store, place, link.clone()))),
         }
     }
 
-    /// Blames a bad setting on its line in the configuration.
-    fn check_settings(&self, back_end: &BackEnd, settings: &Settings) -> Result<()> {
-        for setting in &self.settings {
-            if !back_end
-                .settings
-                .iter()
-                .any(|(name, _)| *name == setting.name)
-            {
-                let known: Vec<&str> = back_end.settings.iter().map(|(name, _)| *name).collect();
-                return Err(setting.error(format!(
-                    "back end {} has no setting {:?}; it has: {}",
-                    back_end.name,
-                    setting.name,
-                    known.join(", ")
-                )));
-            }
+    /// The place, with the configuration's settings over those that are recorded.
+    fn place(&self, recorded: Settings) -> TokenPlace {
+        let mut place = TokenPlace {
+            dir: self.dir.clone(),
+            settings: recorded,
+            ..TokenPlace::default()
+        };
+        for Setting {
+            name,
+            value,
+            origin,
+        } in self.settings.clone()
+        {
+            place.settings.insert(name.clone(), value);
+            place.origins.insert(name, origin);
         }
-        (back_end.check)(settings).map_err(|e| match self.settings.first() {
-            Some(setting) => setting.error(e.to_string()),
-            None => e,
-        })
+        place
     }
 }
 

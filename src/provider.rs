@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -189,6 +189,24 @@ pub struct Place<'a> {
 /// A back end's settings by name, from the token's record and the configuration.
 pub type Settings = BTreeMap<String, String>;
 
+/// Where a setting stands in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+/// Why settings are refused, and which one of them where it is one.
+#[derive(Debug)]
+pub struct BadSetting {
+    /// The setting's name.
+    pub name: Option<String>,
+    /// What is wrong with it.
+    pub error: Error,
+}
+
 /// A back end as it is registered by a front end: plain data.
 #[derive(Debug, Clone, Copy)]
 pub struct BackEnd {
@@ -196,7 +214,8 @@ pub struct BackEnd {
     pub name: &'static str,
     /// What it is, in a line.
     pub summary: &'static str,
-    /// The settings that it knows: name and meaning.
+    /// The settings that it knows: name and meaning. One called `timeout` is the time in seconds
+    /// that the device is given; clients of the key service wait longer than that.
     pub settings: &'static [(&'static str, &'static str)],
     /// Checks settings without touching a device.
     pub check: fn(&Settings) -> Result<()>,
@@ -204,4 +223,49 @@ pub struct BackEnd {
     pub create: fn(&Place<'_>) -> Result<Arc<dyn Provider>>,
     /// Opens the provider of an existing token. Touches no device: that waits for the first use.
     pub open: fn(&Place<'_>) -> Result<Arc<dyn Provider>>,
+}
+
+impl BackEnd {
+    /// Checks settings, names and values, without touching a device.
+    pub fn check_settings(&self, settings: &Settings) -> Result<(), BadSetting> {
+        let known = |name: &str| self.settings.iter().any(|(known, _)| *known == name);
+        if let Some(name) = settings.keys().find(|name| !known(name)) {
+            return Err(BadSetting {
+                name: Some(name.clone()),
+                error: self.unknown(name),
+            });
+        }
+        (self.check)(settings).map_err(|error| {
+            // The one that by itself is just as wrong.
+            let alone = |(name, value): &(&String, &String)| {
+                let alone = Settings::from([(String::clone(name), String::clone(value))]);
+                (self.check)(&alone).is_err_and(|e| e.to_string() == error.to_string())
+            };
+            let name = settings.iter().find(alone).map(|(name, _)| name.clone());
+            BadSetting { name, error }
+        })
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let known: Vec<&str> = self.settings.iter().map(|(name, _)| *name).collect();
+        let known = match known.is_empty() {
+            true => "it has none".to_owned(),
+            false => format!("it has: {}", known.join(", ")),
+        };
+        let own = self.name;
+        Error::input(format!("back end {own} has no setting {name:?}; {known}"))
+    }
+}
+
+impl fmt::Display for Origin {
+    /// As editors take it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
+    }
+}
+
+impl From<BadSetting> for Error {
+    fn from(bad: BadSetting) -> Self {
+        bad.error
+    }
 }

@@ -11,21 +11,46 @@ mod program;
 pub mod protocol;
 mod server;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub use client::RemoteToken;
 pub use link::{Launcher, Link};
-pub use server::{Opener, open_local, serve};
+pub use server::{Opener, open_local, open_store, serve};
 
-use crate::provider::Settings;
+use crate::error::Error;
+use crate::provider::{BadSetting, Origin, Settings};
 
 /// Where the token is that a private child is to open.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenPlace {
     /// The token's directory.
     pub dir: PathBuf,
     /// Settings for its back end.
     pub settings: Settings,
+    /// Where those of the settings stand that the configuration makes; the others are in the
+    /// token's record.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+impl TokenPlace {
+    /// Blames a bad setting on the line or the file where it stands.
+    fn blame(&self, bad: BadSetting) -> Error {
+        let origin = bad.name.as_ref().map(|name| self.origins.get(name));
+        let reason = bad.error.to_string();
+        match origin {
+            None => bad.error,
+            Some(Some(origin)) => Error::BadConfig {
+                path: origin.path.clone(),
+                line: origin.line,
+                reason,
+            },
+            Some(None) => Error::BadRecord {
+                path: self.dir.join("token"),
+                reason,
+            },
+        }
+    }
 }

@@ -13,8 +13,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
+use devkey::backends::file;
 use devkey::config::{Config, Environment};
 use devkey::error::Error;
+use devkey::provider::{BackEnd, Settings};
+use devkey::service::Link;
 use devkey::store::{Store, TokenRecord};
 use tempfile::TempDir;
 
@@ -164,5 +169,42 @@ fn a_configuration_that_was_asked_for_must_be_there() {
     assert!(
         error.to_string().contains("/nonexistent/devkey.toml"),
         "{error}"
+    );
+}
+
+/// Fails with `find(alone)` in `BackEnd::check_settings` replaced by the first setting.
+#[test]
+fn the_setting_that_is_wrong_is_the_one_that_is_blamed() {
+    let check = |settings: &Settings| match settings.get("b").map(String::as_str) {
+        None | Some("good") => Ok(()),
+        Some(other) => Err(Error::input(format!("b = {other:?}"))),
+    };
+    let back_end = BackEnd {
+        name: "none",
+        settings: &[("a", ""), ("b", "")],
+        check,
+        ..file::BACK_END
+    };
+    let home = TempDir::new().unwrap();
+    token(&home.path().join("t"));
+    let path = home.path().join("devkey.toml");
+    let blamed = |settings: &str| {
+        write(
+            &path,
+            &format!("store = {:?}\n[token.t]\n{settings}", home.path()),
+        );
+        let found = Config::load(&only(&path)).unwrap().tokens().remove(0);
+        let link = Link::new("/nonexistent".into(), |_, _| Ok(()));
+        match found.open(&[back_end], &Arc::new(link)) {
+            Err(Error::BadConfig { line, reason, .. }) => (line, reason),
+            other => panic!("{settings:?} gave {other:?}"),
+        }
+    };
+    assert_eq!(blamed("a = 'x'\nb = 'bad'\n"), (4, "b = \"bad\"".into()));
+    let (line, reason) = blamed("a = 'x'\nb = 'good'\nc = 'y'\n");
+    assert_eq!(line, 5);
+    assert!(
+        reason.ends_with("no setting \"c\"; it has: a, b"),
+        "{reason}"
     );
 }

@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use devkey::backends::file;
+use devkey::config::{Config, Environment};
 use devkey::key::{KeyKind, Scheme, Usage};
 use devkey::service::{Launcher, Link, RemoteToken, TokenPlace, open_local, serve};
 use devkey::store::{KeyRecord, Store};
@@ -525,26 +526,44 @@ fn devkeyd_says_what_it_wants() {
 #[test]
 fn what_devkeyd_cannot_open_is_said() {
     let bench = Bench::new();
-    let settings = Default::default();
-    let nothing = open_local(
-        &[],
-        &TokenPlace {
-            dir: bench.token_dir(),
-            settings,
-        },
-    );
+    let nothing = open_local(&[], &place(bench.token_dir()));
     assert!(matches!(nothing, Err(Error::Unsupported(_))), "{nothing:?}");
-    let (dir, settings) = (PathBuf::from("token"), Default::default());
-    let relative = open_local(&[file::BACK_END], &TokenPlace { dir, settings });
+    let relative = open_local(&[file::BACK_END], &place(PathBuf::from("token")));
     assert!(matches!(relative, Err(Error::BadInput(_))), "{relative:?}");
     let link = bench.link(devkeyd::launch);
-    let (dir, settings) = (bench.dir.path().join("none"), Default::default());
+    let none = place(bench.dir.path().join("none"));
     let store = Store::open(&bench.token_dir()).unwrap();
-    let gone = RemoteToken::new(store, TokenPlace { dir, settings }, link.clone());
+    let gone = RemoteToken::new(store, none, link.clone());
     let signed = sign(&gone, &bench.key);
     assert!(matches!(signed, Err(Error::NotFound(_))), "{signed:?}");
     sign(&bench.remote(&link), &bench.key).unwrap();
     assert_eq!(bench.children().len(), 1);
+}
+
+/// A bad setting is blamed on its line of the configuration, by the service too.
+///
+/// Seen to fail with `check_settings` in `open_store` replaced by `back_end.check`, and with
+/// `origins` left empty in `FoundToken::place`.
+#[test]
+fn a_bad_setting_is_blamed_on_its_line_across_the_socket() {
+    let bench = Bench::new();
+    let config = bench.dir.path().join("devkey.toml");
+    let text = format!("[token.x]\ndirectory = {:?}\n\n", bench.token_dir());
+    fs::write(&config, format!("{text}tymeout = \"5\"\n")).unwrap();
+    let environment = Environment {
+        config: Some(config.clone()),
+        ..Environment::default()
+    };
+    let found = Config::load(&environment).unwrap().tokens().remove(0);
+    let link = bench.link(devkeyd::launch);
+    let remote = found.open(&[], &link).unwrap();
+    let local = found.open(&[file::BACK_END], &link).map(drop);
+    let wanted = format!("{}:4: back end file has no setting", config.display());
+    for refused in [sign(&*remote, &bench.key), local] {
+        assert!(matches!(refused, Err(Error::BadConfig { .. })));
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.starts_with(&wanted), "{refused}");
+    }
 }
 
 /// A file token with a key, and a devkeyd of its own, known by its name.
@@ -592,9 +611,8 @@ impl Bench {
     }
 
     fn remote(&self, link: &Arc<Link>) -> RemoteToken {
-        let (dir, settings) = (self.token_dir(), Default::default());
-        let store = Store::open(&dir).unwrap();
-        RemoteToken::new(store, TokenPlace { dir, settings }, link.clone())
+        let store = Store::open(&self.token_dir()).unwrap();
+        RemoteToken::new(store, place(self.token_dir()), link.clone())
     }
 
     /// Starts devkeyd, to talk to it in bytes.
@@ -664,6 +682,13 @@ fn descriptors(process: &Path) -> Vec<(u32, String, bool)> {
         .collect();
     all.sort_unstable();
     all
+}
+
+fn place(dir: PathBuf) -> TokenPlace {
+    TokenPlace {
+        dir,
+        ..TokenPlace::default()
+    }
 }
 
 fn request(kind: KeyKind) -> KeyRequest {

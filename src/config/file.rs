@@ -1,4 +1,4 @@
-//! One configuration file, devkey.toml(5).
+//! One configuration file, docs/devkey.toml.md.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::check_name;
 use crate::error::{Error, Result};
 use crate::files::Dir;
+use crate::provider::Origin;
 
 /// What a configuration file says.
 #[derive(Debug, Default)]
@@ -47,24 +48,8 @@ pub struct Setting {
     pub name: String,
     /// Its value.
     pub value: String,
-    path: PathBuf,
-    line: usize,
-}
-
-impl Setting {
-    /// Where it stands: the file and the line, from 1, as an editor takes them.
-    pub fn origin(&self) -> String {
-        format!("{}:{}", self.path.display(), self.line)
-    }
-
-    /// An error that points at the setting.
-    pub fn error(&self, reason: impl Into<String>) -> Error {
-        Error::BadConfig {
-            path: self.path.clone(),
-            line: self.line,
-            reason: reason.into(),
-        }
-    }
+    /// The file and the line.
+    pub origin: Origin,
 }
 
 /// A file's text, to find lines in.
@@ -138,8 +123,10 @@ impl Source<'_> {
                 setting => token.settings.push(Setting {
                     name: setting.to_owned(),
                     value: self.string(value)?.to_owned(),
-                    path: self.path.to_owned(),
-                    line: self.line(key.span()),
+                    origin: Origin {
+                        path: self.path.to_owned(),
+                        line: self.line(key.span()),
+                    },
                 }),
             }
         }

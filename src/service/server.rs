@@ -57,12 +57,25 @@ pub fn open_local(back_ends: &[BackEnd], place: &TokenPlace) -> Result<Arc<dyn T
             "a token's directory is named by an absolute path",
         ));
     }
-    let store = Store::open(&place.dir)?;
+    open_store(back_ends, Store::open(&place.dir)?, place)
+}
+
+/// Opens the token of a store that is at that place.
+///
+/// # Errors
+/// [`Error::BadConfig`] or [`Error::BadRecord`] for a bad setting; [`Error::Unsupported`] for a
+/// back end that is not among `back_ends`.
+pub fn open_store(
+    back_ends: &[BackEnd],
+    store: Store,
+    place: &TokenPlace,
+) -> Result<Arc<dyn Token>> {
     let name = &store.token().back_end;
     let unknown = || Error::unsupported(format!("back end {name:?}, in devkeyd"));
     let back_end = back_ends.iter().find(|known| known.name == *name);
     let back_end = back_end.ok_or_else(unknown)?;
-    (back_end.check)(&place.settings)?;
+    let checked = back_end.check_settings(&place.settings);
+    checked.map_err(|bad| place.blame(bad))?;
     Ok(Arc::new(LocalToken::open(
         back_end,
         store,

@@ -30,7 +30,7 @@ impl LocalToken {
         if request.label.is_empty() || request.label.len() > 32 {
             return Err(Error::input("a token's label has 1 to 32 bytes"));
         }
-        (back_end.check)(&request.settings)?;
+        back_end.check_settings(&request.settings)?;
         let store = Store::create(request.dir, |dir| {
             let place = Place {
                 dir,

@@ -44,7 +44,11 @@ pub(crate) fn remote(device: &Device) -> Arc<dyn Token> {
     let link = Link::new(devkeyd::PROGRAM.into(), devkeyd::launch);
     Arc::new(RemoteToken::new(
         store,
-        TokenPlace { dir, settings },
+        TokenPlace {
+            dir,
+            settings,
+            ..TokenPlace::default()
+        },
         Arc::new(link),
     ))
 }

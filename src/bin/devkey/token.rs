@@ -207,7 +207,7 @@ fn settings(found: &FoundToken, token: &dyn Token) -> Vec<Origin> {
     let configured = found.settings.iter().map(|setting| Origin {
         name: setting.name.clone(),
         value: setting.value.clone(),
-        from: setting.origin(),
+        from: setting.origin.to_string(),
     });
     let overridden = |name: &str| found.settings.iter().any(|setting| setting.name == name);
     let recorded = token.store().token().settings.iter();
