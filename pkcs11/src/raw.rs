@@ -15,7 +15,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::{env, io, ptr, slice};
+use std::time::{Duration, Instant};
+use std::{env, io, ptr, slice, thread};
 
 use cryptoki_sys::*;
 use devkey::Error;
@@ -245,6 +246,13 @@ pub(crate) use entry;
 const ENVIRONMENT: [&CStr; 2] = [c"OPENSSL_CONF=/dev/null", c"TSS2_LOG=all+none"];
 /// The first descriptor that the child does not inherit.
 const FIRST_CLOSED: c_int = 3;
+/// How long the intermediate process may take: devkeyd needs milliseconds, a busy machine seconds.
+const START: Duration = Duration::from_secs(10);
+/// How long a process may take to end that was killed.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// Between two looks at a process: at first, and after a while.
+const FIRST_PAUSE: Duration = Duration::from_micros(200);
+const LAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Starts `program --private` in a session of its own, the socket as its standard input.
 /// By posix_spawn(3) and not fork(2): between a fork and an exec of a process with threads hardly
@@ -252,19 +260,60 @@ const FIRST_CLOSED: c_int = 3;
 ///
 /// The program forks once more and its first process ends at once; that one is waited for, so that
 /// no zombie stays with the host.
+///
+/// # Errors
+/// [`Error::DeviceGone`] where it cannot be run, fails, or does not let go of us in time.
 pub(crate) fn spawn(program: &Path, socket: OwnedFd) -> devkey::Result<()> {
+    spawn_within(START, program, socket)
+}
+
+fn spawn_within(within: Duration, program: &Path, socket: OwnedFd) -> devkey::Result<()> {
     let path = CString::new(program.as_os_str().as_bytes())
         .map_err(|_| Error::input("a NUL in the path of devkeyd"))?;
     let log = env::var_os("DEVKEY_LOG")
         .filter(|_| !is_secure())
         .and_then(|level| CString::new([b"DEVKEY_LOG=", level.as_bytes()].concat()).ok());
-    let failed = |e| Error::DeviceGone {
-        device: program.display().to_string(),
-        reason: format!("the key service does not start: {e}"),
-    };
+    let failed = |e: io::Error| unfit(program, &e.to_string(), "is it a program?");
     let child = start(&path, &socket, log.as_ref()).map_err(failed)?;
-    wait(child);
-    Ok(())
+    match wait(child, within) {
+        Some(status) => ended(program, status),
+        None => {
+            // SAFETY: our child, not waited for, and so not another process by that number.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            wait(child, AT_ONCE);
+            Err(unfit(
+                program,
+                "it does not answer",
+                "name devkeyd, and nothing else, as devkeyd",
+            ))
+        }
+    }
+}
+
+/// What the end of the intermediate process means.
+fn ended(program: &Path, status: c_int) -> devkey::Result<()> {
+    let try_it = format!("run it to see why: {} --version", program.display());
+    match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
+        (true, 0) => Ok(()),
+        // The dynamic loader's.
+        (true, 127) => Err(unfit(
+            program,
+            "it cannot run, a library is missing?",
+            &try_it,
+        )),
+        (true, code) => Err(unfit(program, &format!("exit status {code}"), &try_it)),
+        (false, _) => {
+            let signal = format!("ended by signal {}", libc::WTERMSIG(status));
+            Err(unfit(program, &signal, &try_it))
+        }
+    }
+}
+
+fn unfit(program: &Path, reason: &str, remedy: &str) -> Error {
+    Error::DeviceGone {
+        device: program.display().to_string(),
+        reason: format!("the key service does not start: {reason}; {remedy}"),
+    }
 }
 
 fn start(path: &CString, socket: &OwnedFd, log: Option<&CString>) -> io::Result<libc::pid_t> {
@@ -290,15 +339,23 @@ fn start(path: &CString, socket: &OwnedFd, log: Option<&CString>) -> io::Result<
     Ok(child)
 }
 
-/// Waits for the intermediate process. The host may have reaped it (ECHILD), with a handler of
-/// SIGCHLD or by ignoring that signal.
-fn wait(child: libc::pid_t) {
-    let mut status = 0;
+/// Waits for the intermediate process; `None` where it has not ended in time. The host may have
+/// reaped it (ECHILD), with a handler of SIGCHLD or by ignoring that signal: its status is then not
+/// known and taken for good. By looking again and again, for waitpid(2) has no deadline.
+fn wait(child: libc::pid_t, within: Duration) -> Option<c_int> {
+    let (until, mut pause) = (Instant::now() + within, FIRST_PAUSE);
     loop {
+        let mut status = 0;
         // SAFETY: writes the status of one process, by its id.
-        let done = unsafe { libc::waitpid(child, &mut status, 0) };
-        if done != -1 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-            return;
+        match unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } {
+            0 if Instant::now() >= until => return None,
+            0 => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            -1 => return Some(0),
+            _ => return Some(status),
         }
     }
 }
@@ -464,7 +521,7 @@ tr '\\0' '\\n' </proc/self/environ
 echo arguments $*
 readlink /proc/$$/fd/2
 for fd in /proc/$$/fd/*; do echo ${fd##*/}; done
-awk '/^SigBlk|^SigIgn/ {print $2}' /proc/$$/status
+exec awk '/^SigBlk|^SigIgn/ {print $2}' /proc/self/status
 ";
 
     /// Fails without closefrom, without the actions on descriptor 2, with the host's environment,
@@ -512,6 +569,40 @@ awk '/^SigBlk|^SigIgn/ {print $2}' /proc/$$/status
         let (_, theirs) = UnixStream::pair().unwrap();
         let gone = spawn(Path::new("/nonexistent/devkeyd"), theirs.into());
         assert!(matches!(gone, Err(Error::DeviceGone { .. })));
+    }
+
+    /// Fails with `Ok(())` for what `ended` answers, or without the call of kill(2).
+    #[test]
+    fn a_service_that_fails_or_hangs_is_an_error() {
+        let path = env::temp_dir().join(format!("devkey-unfit-{}", std::process::id()));
+        let started = |script: &str| {
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            (
+                spawn_within(Duration::from_secs(2), &path, theirs.into()),
+                ours,
+            )
+        };
+        for (script, wanted) in [
+            ("exit 127", "a library is missing?; run it to see why: "),
+            ("exit 3", "exit status 3; run it to see why: "),
+            ("kill -9 $$", "ended by signal 9; "),
+            ("exec sleep 1000", "it does not answer; "),
+        ] {
+            let (failed, mut ours) = started(script);
+            let Err(Error::DeviceGone { device, reason }) = failed else {
+                panic!("{script}: {failed:?}");
+            };
+            assert_eq!(device, path.display().to_string());
+            assert!(reason.contains(wanted), "{script}: {reason}");
+            // Nobody has the socket any more.
+            ours.set_read_timeout(Some(Duration::from_secs(20)))
+                .unwrap();
+            assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+        }
+        assert!(started("exit 0").0.is_ok());
+        fs::remove_file(&path).unwrap();
     }
 
     /// R5. Fails without the comparison of inodes, without that of the kind of file, or without the
