@@ -22,8 +22,13 @@ use crate::error::{Error, Result};
 /// input, and leaves no other copy of the socket open.
 pub type Launcher = fn(program: &Path, socket: OwnedFd) -> Result<()>;
 
-/// How long an operation may take: longer than the service itself waits for a device.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an operation may take where nothing says otherwise: longer than the service waits,
+/// which gives a device 30 s by default; see [`patience`].
+const PATIENCE: Duration = Duration::from_secs(75);
+/// What the service takes beside the device.
+const MARGIN: Duration = Duration::from_secs(15);
+/// The setting that says how long a device may take, in seconds.
+const TIMEOUT: &str = "timeout";
 
 /// [`Link::raw_fd`] of a link without a connection.
 const NO_FD: RawFd = -1;
@@ -50,13 +55,13 @@ pub struct Link {
 #[derive(Debug)]
 pub(super) struct Linked {
     pub(super) place: TokenPlace,
+    patience: Duration,
     /// Names the token among those of the link, over all connections.
     number: u32,
 }
 
 struct Connection {
     channel: Channel,
-    patience: Duration,
     /// The service's numbers of the tokens that were opened, by ours.
     opened: HashMap<u32, u32>,
     fd: Arc<AtomicI32>,
@@ -76,7 +81,8 @@ impl Link {
         }
     }
 
-    /// Sets how long an operation may take, instead of a minute; key generation five times that.
+    /// Sets how long an operation may take; key generation five times that. A token whose
+    /// `timeout` asks for more gets more.
     pub fn with_patience(self, patience: Duration) -> Self {
         Link { patience, ..self }
     }
@@ -100,7 +106,11 @@ impl Link {
 
     pub(super) fn register(&self, place: TokenPlace) -> Linked {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
-        Linked { place, number }
+        Linked {
+            patience: patience(&place).map_or(self.patience, |own| own.max(self.patience)),
+            place,
+            number,
+        }
     }
 
     /// Has the service do what `ask` asks of a token, and takes what is wanted from its reply.
@@ -125,11 +135,12 @@ impl Link {
             log::warn!("{} ended; starting it again", self.program.display());
             outcome = self.attempt(&mut slot, token, &ask);
         }
-        let reply = outcome.map_err(|failure| self.explain(failure, &ask(0)))??;
+        let reply = outcome.map_err(|failure| self.explain(failure, token, &ask(0)))??;
         take(reply).ok_or_else(|| {
             *slot = None;
             self.explain(
                 Failure::Malformed(Malformed("not what was asked for")),
+                token,
                 &ask(0),
             )
         })
@@ -149,7 +160,7 @@ impl Link {
             None => self.connect().map_err(before_sending)?,
         };
         let response = match connection.open(token).map_err(before_sending)? {
-            Ok(number) => connection.ask(&ask(number))?,
+            Ok(number) => connection.ask(&ask(number), token.patience)?,
             Err(e) => Err(e),
         };
         *slot = Some(connection);
@@ -165,7 +176,6 @@ impl Link {
         set_socket_passcred(&theirs, true).map_err(Failure::Socket)?;
         let mut connection = Connection {
             channel: Channel::new(ours)?,
-            patience: self.patience,
             opened: HashMap::new(),
             fd: self.fd.clone(),
         };
@@ -174,7 +184,7 @@ impl Link {
         self.fd
             .store(connection.channel.raw_fd(), Ordering::Release);
         (self.launch)(&program, theirs).map_err(Failure::NotStarted)?;
-        match connection.ask(&Request::Hello { protocol: PROTOCOL })? {
+        match connection.ask(&Request::Hello { protocol: PROTOCOL }, self.patience)? {
             Ok(Reply::Welcome {
                 protocol: PROTOCOL, ..
             }) => Ok(connection),
@@ -199,13 +209,13 @@ impl Link {
     }
 
     /// What a failure means to the caller who made `request`.
-    fn explain(&self, failure: Failure, request: &Request<'_>) -> Error {
+    fn explain(&self, failure: Failure, token: &Linked, request: &Request<'_>) -> Error {
         let device = self.program.display().to_string();
         match failure {
             Failure::NotStarted(error) => error,
             Failure::Late => Error::Timeout {
                 what: device,
-                seconds: (self.patience * request.slowness()).as_secs(),
+                seconds: (token.patience * request.slowness()).as_secs(),
             },
             Failure::Malformed(Malformed(what)) => Error::DeviceError {
                 device,
@@ -241,7 +251,7 @@ impl Connection {
             return Ok(Ok(*number));
         }
         let place = std::borrow::Cow::Borrowed(&token.place);
-        match self.ask(&Request::Open { place })? {
+        match self.ask(&Request::Open { place }, token.patience)? {
             Ok(Reply::Opened(number)) => {
                 self.opened.insert(token.number, number);
                 Ok(Ok(number))
@@ -251,9 +261,9 @@ impl Connection {
         }
     }
 
-    fn ask(&mut self, request: &Request<'_>) -> Result<Response, Failure> {
+    fn ask(&mut self, request: &Request<'_>, patience: Duration) -> Result<Response, Failure> {
         self.channel
-            .exchange(request, self.patience * request.slowness())
+            .exchange(request, patience * request.slowness())
     }
 }
 
@@ -264,10 +274,36 @@ impl Drop for Connection {
     }
 }
 
+/// How long a token with a `timeout` may take: an operation asks its device twice at most, for the
+/// token's secret and for what is to be done.
+fn patience(place: &TokenPlace) -> Option<Duration> {
+    let seconds: u32 = place.settings.get(TIMEOUT)?.parse().ok()?;
+    Some(Duration::from_secs(seconds.into()) * 2 + MARGIN)
+}
+
 /// A failure that came before the request itself was sent.
 fn before_sending(failure: Failure) -> Failure {
     match failure {
         Failure::Ended { .. } => Failure::Ended { sent: false },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail without `max` in `register`, and without the `* 2` in `patience`.
+    #[test]
+    fn a_token_is_given_longer_than_its_device() {
+        let link = Link::new("/nonexistent".into(), |_, _| Ok(()));
+        let given = |timeout: &str| {
+            let mut place = TokenPlace::default();
+            place.settings.insert(TIMEOUT.into(), timeout.into());
+            link.register(place).patience.as_secs()
+        };
+        assert_eq!(link.register(TokenPlace::default()).patience, PATIENCE);
+        assert_eq!([given("1"), given("30"), given("nonsense")], [75; 3]);
+        assert!(given("600") > 1200);
     }
 }
