@@ -58,7 +58,9 @@ impl Environment {
         let home = path("HOME");
         let under_home = |tail: &str| home.as_ref().map(|home| home.join(tail));
         Environment {
-            config: env::var_os("DEVKEY_CONFIG").map(PathBuf::from),
+            config: env::var_os("DEVKEY_CONFIG")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
             config_home: path("XDG_CONFIG_HOME").or_else(|| under_home(".config")),
             data_home: path("XDG_DATA_HOME").or_else(|| under_home(".local/share")),
         }

@@ -9,9 +9,11 @@
     reason = "what cannot go on has failed"
 )]
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use std::sync::Arc;
 
@@ -107,6 +109,21 @@ fn a_privileged_process_ignores_its_environment() {
         Environment::of_process(false).data_home.is_some(),
         "HOME is set here"
     );
+}
+
+/// Fails without the `filter` of DEVKEY_CONFIG in `Environment::of_process`.
+#[test]
+fn an_empty_name_of_a_configuration_is_none() {
+    const HERE: &str = "DEVKEY_TEST_CONFIG";
+    if env::var_os(HERE).is_some() {
+        assert_eq!(Environment::of_process(false).config, None);
+        return;
+    }
+    let again = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "an_empty_name_of_a_configuration_is_none"])
+        .envs([(HERE, "1"), ("DEVKEY_CONFIG", "")])
+        .output();
+    assert!(again.unwrap().status.success());
 }
 
 /// Fails with `found.extend` for named tokens moved behind the loop over the stores.
