@@ -253,6 +253,30 @@ fn without_a_home_there_is_no_place() {
     assert!(output.unwrap().status.success());
 }
 
+/// Fails where `is_secure` in tokens.rs compares ids only.
+#[test]
+fn a_command_with_capabilities_ignores_its_environment() {
+    need_root();
+    let home = Home::new();
+    let program = home.path("devkey");
+    fs::copy(DEVKEY, &program).unwrap();
+    let run = || {
+        let mut command = home.command("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+        command.arg(&program).arg("config");
+        let output = command.env("DEVKEY_CONFIG", "/nonexistent/x").output();
+        output.unwrap()
+    };
+    failed(run(), &["/nonexistent/x"]);
+    let given = Command::new("/usr/sbin/setcap")
+        .arg("cap_net_raw+ep")
+        .arg(&program)
+        .status();
+    assert!(given.unwrap().success());
+    let output = run();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
 /// Fails where `open_all` in tokens.rs stops at the first error, or `list` in key.rs leaves out
 /// `broken`.
 #[test]

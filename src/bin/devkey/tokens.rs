@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 use devkey::config::{Config, DEFAULT_TOKEN, Environment, FoundToken, check_name};
 use devkey::service::Link;
@@ -97,8 +98,25 @@ pub(crate) fn parse_name(name: &str) -> LibraryResult<String> {
 
 /// The environment, of which nothing counts where the command runs with rights of another.
 fn environment() -> Environment {
-    let secure = getuid() != geteuid() || getgid() != getegid();
-    Environment::of_process(secure)
+    Environment::of_process(is_secure())
+}
+
+/// AT_SECURE (getauxval(3)): set-user-ID, set-group-ID and file capabilities alike. Read as a file,
+/// for rustix has it only in an interface that it does not keep stable. The kernel hides the file
+/// from such a process; where there is no /proc, the ids must do.
+fn is_secure() -> bool {
+    const AT_SECURE: usize = 23;
+    let word = |bytes: &[u8]| bytes.try_into().map_or(0, usize::from_ne_bytes);
+    match fs::read("/proc/self/auxv") {
+        Ok(auxv) => {
+            let words: Vec<usize> = auxv.chunks(size_of::<usize>()).map(word).collect();
+            words
+                .chunks(2)
+                .any(|pair| matches!(*pair, [AT_SECURE, yes] if yes != 0))
+        }
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => true,
+        Err(_) => getuid() != geteuid() || getgid() != getegid(),
+    }
 }
 
 /// Reached only by a token whose back end this build has not.
