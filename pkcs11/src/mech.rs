@@ -205,16 +205,22 @@ pub(crate) fn agreement(
         return Err(Rv::MECHANISM_PARAM_INVALID);
     }
     let point = mechanism.bytes(given.pPublicData.cast(), given.ulPublicDataLen)?;
-    let peer = PublicKey::from_sec1(key, unwrapped(point));
-    peer.map_err(|_| Rv::MECHANISM_PARAM_INVALID)
+    from_point(key, point).map_err(|_| Rv::MECHANISM_PARAM_INVALID)
 }
 
-/// A point as it is or in a DER OCTET STRING: clients give both (PKCS#11 3.0 §6.3.17).
-pub(crate) fn unwrapped(point: &[u8]) -> &[u8] {
-    match <&OctetStringRef>::from_der(point) {
-        Ok(inner) => inner.as_bytes(),
-        Err(_) => point,
-    }
+/// The key of a point as it is or in a DER OCTET STRING: clients give both (PKCS#11 3.0 §6.3.17).
+///
+/// First as it is: one P-256 point in 256 begins with 04 3f and is a whole OCTET STRING by chance,
+/// while no curve's point is as long as one in DER.
+pub(crate) fn from_point(curve: KeyKind, point: &[u8]) -> devkey::Result<PublicKey> {
+    let read = |point| match curve {
+        KeyKind::Ed25519 => PublicKey::from_ed25519(point),
+        curve => PublicKey::from_sec1(curve, point),
+    };
+    read(point).or_else(|e| match <&OctetStringRef>::from_der(point) {
+        Ok(inner) => read(inner.as_bytes()),
+        Err(_) => Err(e),
+    })
 }
 
 /// How to sign: what becomes of the message on its way to the key.
@@ -375,6 +381,7 @@ fn digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_lc_rs::agreement;
     use devkey::key::Usage;
 
     /// Fails where a row stands twice.
@@ -417,11 +424,36 @@ mod tests {
         assert_eq!(digest_info(&[]), None);
     }
 
-    /// Fails where a point that is no DER is not taken as it is.
+    /// A point whose second byte makes all of it an OCTET STRING.
+    fn like_der(curve: &'static agreement::Algorithm, second: u8) -> Vec<u8> {
+        loop {
+            let key = agreement::PrivateKey::generate(curve).unwrap();
+            let point = key.compute_public_key().unwrap().as_ref().to_vec();
+            if point[1] == second {
+                return point;
+            }
+        }
+    }
+
+    /// Fails where `from_point` reads DER first, or not at all.
     #[test]
     fn points_come_raw_or_in_der() {
-        assert_eq!(unwrapped(&[4, 2, 8, 9]), [8, 9]);
-        assert_eq!(unwrapped(&[4, 8, 9]), [4, 8, 9]);
-        assert_eq!(unwrapped(&[]), [0; 0]);
+        let p256 = like_der(&agreement::ECDH_P256, 0x3f);
+        let p384 = like_der(&agreement::ECDH_P384, 0x5f);
+        let points = [
+            (KeyKind::EcP256, p256, [4, 65]),
+            (KeyKind::EcP384, p384, [4, 97]),
+            (KeyKind::Ed25519, [&[4, 30][..], &[9; 30]].concat(), [4, 32]),
+        ];
+        for (curve, point, header) in points {
+            let wrapped = [&header, &point[..]].concat();
+            for given in [&point, &wrapped] {
+                let key = from_point(curve, given).unwrap();
+                assert_eq!(key.point(), Some(&point[..]), "{curve}");
+            }
+            assert!(from_point(curve, &[&wrapped[..], &[0]].concat()).is_err());
+        }
+        assert!(from_point(KeyKind::EcP256, &[4; 65]).is_err());
+        assert!(from_point(KeyKind::EcP256, &[]).is_err());
     }
 }

@@ -6,7 +6,7 @@ use devkey::provider::Capability;
 use devkey::token::{CertificateRequest, KeyRequest, Names};
 
 use crate::attr;
-use crate::mech::{Pairs, unwrapped};
+use crate::mech::{Pairs, from_point};
 use crate::object::Object;
 use crate::raw::{Attribute, Ulong};
 use crate::rv::{Result, Rv};
@@ -155,10 +155,12 @@ impl<'c> Template<'c> {
         let key_type = self.number(CKA_KEY_TYPE)?.ok_or(Rv::TEMPLATE_INCOMPLETE)?;
         let get = |kind| self.get(kind).ok_or(Rv::TEMPLATE_INCOMPLETE);
         let key = match key_type {
-            CKK_EC => {
-                PublicKey::from_sec1(curve(get(CKA_EC_PARAMS)?)?, unwrapped(get(CKA_EC_POINT)?))
-            }
-            CKK_EC_EDWARDS => PublicKey::from_ed25519(unwrapped(get(CKA_EC_POINT)?)),
+            CKK_EC => match curve(get(CKA_EC_PARAMS)?)? {
+                // Its key type is another.
+                KeyKind::Ed25519 => return Err(Rv::ATTRIBUTE_VALUE_INVALID),
+                curve => from_point(curve, get(CKA_EC_POINT)?),
+            },
+            CKK_EC_EDWARDS => from_point(KeyKind::Ed25519, get(CKA_EC_POINT)?),
             CKK_RSA => PublicKey::from_rsa(get(CKA_MODULUS)?, get(CKA_PUBLIC_EXPONENT)?),
             _ => return Err(Rv::ATTRIBUTE_VALUE_INVALID),
         };
