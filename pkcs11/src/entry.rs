@@ -217,7 +217,7 @@ entries! {
 
     3.0:
     exported C_GetInterfaceList(out: *mut CK_INTERFACE, count: *mut CK_ULONG) =
-        fill(out, count, |room| Ok(room?.answer(&INTERFACES.each_ref().map(|known| known.0))));
+        fill(out.cast(), count, |room| Ok(room?.answer(&INTERFACES)));
     exported C_GetInterface(name: *mut CK_UTF8CHAR, version: *mut CK_VERSION,
                             out: *mut *mut CK_INTERFACE, flags: CK_FLAGS) =
         out.write((&raw const interface(name, version, flags)?.0).cast_mut());

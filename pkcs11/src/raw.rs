@@ -20,6 +20,7 @@ use std::{env, io, ptr, slice, thread};
 
 use cryptoki_sys::*;
 use devkey::Error;
+use zeroize::{Zeroize, Zeroizing};
 
 pub(crate) use answer::{Answer, Room, fill, put_list};
 pub(crate) use call::{Argument, entries, guard};
@@ -157,7 +158,8 @@ impl<'c> Ptr<'c, u8> {
         length: Ulong,
         mut source: impl FnMut(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
-        let mut buffer = [0; 4096];
+        // Random bytes become keys: nothing of them stays on the stack.
+        let mut buffer = Zeroizing::new([0; 4096]);
         let length = usize::try_from(length).map_err(|_| Rv::ARGUMENTS_BAD)?;
         if self.is_null() && length > 0 {
             return Err(Rv::ARGUMENTS_BAD);
@@ -173,11 +175,17 @@ impl<'c> Ptr<'c, u8> {
 }
 
 /// An interface in static memory.
+#[derive(Clone)]
 #[repr(transparent)]
 pub(crate) struct Interface(pub(crate) CK_INTERFACE);
 
 // SAFETY: its pointers are to other statics, and nothing of it is ever written.
 unsafe impl Sync for Interface {}
+
+impl Zeroize for Interface {
+    /// Where the function lists are is no secret.
+    fn zeroize(&mut self) {}
+}
 
 /// Whether the process runs with rights that its caller has not, so that the environment is not
 /// to be believed.

@@ -330,7 +330,7 @@ impl Session {
             self.signing = Some(signing);
             return Ok(answer);
         }
-        end(signing).map(Answer::Done)
+        end(signing).map(|signature| Answer::Done(signature.into()))
     }
 
     /// The object of a handle that stands for a key.

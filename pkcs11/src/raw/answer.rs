@@ -1,5 +1,7 @@
 //! Results of any length: the two-call convention (PKCS#11 3.0 §5.2) and lists.
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::{Ptr, Ulong};
 use crate::rv::{Result, Rv};
 
@@ -9,13 +11,13 @@ pub(crate) struct Room(Option<usize>);
 
 /// What goes to a caller that may have asked for the length only.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer<T> {
+pub(crate) enum Answer<T: Zeroize> {
     /// Only the length was asked for.
     Length(usize),
     /// The buffer is too short; this many would do.
     TooSmall(usize),
-    /// The result, no longer than the room.
-    Done(Vec<T>),
+    /// The result, no longer than the room. Wiped when the caller has it: it may be a plaintext.
+    Done(Zeroizing<Vec<T>>),
 }
 
 impl Room {
@@ -23,7 +25,7 @@ impl Room {
     pub(crate) const NONE: Room = Room(None);
 
     /// The answer where `length` elements are not wanted or do not fit.
-    pub(crate) fn refuse<T>(self, length: usize) -> Option<Answer<T>> {
+    pub(crate) fn refuse<T: Zeroize>(self, length: usize) -> Option<Answer<T>> {
         match self.0 {
             None => Some(Answer::Length(length)),
             Some(room) if room < length => Some(Answer::TooSmall(length)),
@@ -32,16 +34,16 @@ impl Room {
     }
 
     /// Answers with what is at hand already.
-    pub(crate) fn answer<T: Clone>(self, values: &[T]) -> Answer<T> {
+    pub(crate) fn answer<T: Clone + Zeroize>(self, values: &[T]) -> Answer<T> {
         self.refuse(values.len())
-            .unwrap_or_else(|| Answer::Done(values.to_vec()))
+            .unwrap_or_else(|| Answer::Done(values.to_vec().into()))
     }
 }
 
 /// The two-call convention (PKCS#11 3.0 §5.2): a NULL buffer asks for the length.
 ///
 /// `produce` has ended, and with it all that it borrowed, when the first byte is written.
-pub(crate) fn fill<T>(
+pub(crate) fn fill<T: Zeroize>(
     out: Ptr<'_, T>,
     length: Ptr<'_, Ulong>,
     produce: impl FnOnce(Result<Room>) -> Result<Answer<T>>,
@@ -81,4 +83,21 @@ pub(crate) fn put_list<T>(
         out.put(0, &values)?;
     }
     count.write(values.len() as Ulong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does not compile where what goes to the caller is a plain `Vec`.
+    #[test]
+    fn what_the_caller_gets_is_wiped_here() {
+        let Answer::Done(given) = Room(Some(2)).answer(&[7_u8, 8]) else {
+            panic!("there is room for it");
+        };
+        let mut wiped: Zeroizing<Vec<u8>> = given;
+        assert_eq!(*wiped, [7, 8]);
+        wiped.zeroize();
+        assert!(wiped.is_empty());
+    }
 }
