@@ -108,13 +108,13 @@ impl Signing {
     /// Signs a message in one piece.
     pub(crate) fn sign(self, token: &dyn Token, data: &[u8]) -> Result<Vec<u8>> {
         let (scheme, input) = self.message.whole(data)?;
-        Ok(token.sign(&self.key, scheme, &input)?)
+        token.sign(&self.key, scheme, &input).map_err(Rv::of_key)
     }
 
     /// Signs a message that came in pieces.
     pub(crate) fn finish(self, token: &dyn Token) -> Result<Vec<u8>> {
         let (scheme, input) = self.message.finish()?;
-        Ok(token.sign(&self.key, scheme, &input)?)
+        token.sign(&self.key, scheme, &input).map_err(Rv::of_key)
     }
 }
 
@@ -190,7 +190,7 @@ impl Decrypting {
             }
             let plain = match token.decrypt(&self.key, self.scheme, data) {
                 Err(Error::Crypto) => return Err(Rv::ENCRYPTED_DATA_INVALID),
-                plain => plain?,
+                plain => plain.map_err(Rv::of_key)?,
             };
             self.done = Some((data.to_vec(), plain));
         }

@@ -97,6 +97,27 @@ impl Rv {
             (false, rv) => rv,
         }
     }
+
+    /// What a failed attempt to change or delete an object of a token means: where there is none,
+    /// the handle was of one that is gone.
+    pub(crate) fn of_object(error: Error) -> Rv {
+        match (is_missing(&error), Rv::of_write(error)) {
+            (true, _) => Rv::OBJECT_HANDLE_INVALID,
+            (false, rv) => rv,
+        }
+    }
+
+    /// What a failed operation with a key means.
+    pub(crate) fn of_key(error: Error) -> Rv {
+        match (is_missing(&error), Rv::from(error)) {
+            (true, _) => Rv::KEY_HANDLE_INVALID,
+            (false, rv) => rv,
+        }
+    }
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::NotFound(_))
 }
 
 impl From<Error> for Rv {
@@ -114,12 +135,13 @@ impl From<Error> for Rv {
             | Error::Timeout { .. }
             | Error::Refused { .. }
             | Error::BadRecord { .. }
+            // What no handle stands for: the token's directory.
+            | Error::NotFound(_)
             | Error::NewerRecord { .. }
             | Error::Io { .. } => CKR_DEVICE_ERROR,
             Error::BadBlob | Error::Crypto | Error::BadConfig { .. } => CKR_FUNCTION_FAILED,
             Error::Unsupported(_) => CKR_FUNCTION_NOT_SUPPORTED,
             Error::Exists(_) => CKR_TEMPLATE_INCONSISTENT,
-            Error::NotFound(_) => CKR_OBJECT_HANDLE_INVALID,
             Error::Full(_) => CKR_DEVICE_MEMORY,
             Error::BadInput(_) => CKR_ARGUMENTS_BAD,
             Error::NotPermitted(_) => CKR_KEY_FUNCTION_NOT_PERMITTED,
@@ -142,7 +164,17 @@ mod tests {
         };
         assert_eq!(Rv::of_write(refused()), Rv::TOKEN_WRITE_PROTECTED);
         assert_eq!(Rv::from(refused()), Rv(CKR_DEVICE_ERROR));
-        let bad = Rv::of_write(Error::input("a label"));
+        let bad = Rv::of_object(Error::input("a label"));
         assert_eq!(bad, Rv::ATTRIBUTE_VALUE_INVALID);
+    }
+
+    /// Fails where one of the three takes another's value.
+    #[test]
+    fn what_is_missing_depends_on_who_asked() {
+        let missing = || Error::NotFound("x".to_owned());
+        assert_eq!(Rv::from(missing()), Rv(CKR_DEVICE_ERROR));
+        assert_eq!(Rv::of_write(missing()), Rv(CKR_DEVICE_ERROR));
+        assert_eq!(Rv::of_object(missing()), Rv::OBJECT_HANDLE_INVALID);
+        assert_eq!(Rv::of_key(missing()), Rv::KEY_HANDLE_INVALID);
     }
 }

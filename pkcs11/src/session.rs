@@ -104,7 +104,7 @@ impl Session {
         self.writable()?;
         let names = template.new_names(&object)?;
         let changed = self.slot.token().rename(id, &names);
-        changed.map_err(Rv::of_write)?;
+        changed.map_err(Rv::of_object)?;
         self.slot.fresh_objects().map(|_| ())
     }
 
@@ -135,7 +135,7 @@ impl Session {
         };
         self.writable()?;
         let gone = self.slot.token().delete(id);
-        gone.map_err(Rv::of_write)?;
+        gone.map_err(Rv::of_object)?;
         self.slot.fresh_objects().map(|_| ())
     }
 
@@ -178,7 +178,8 @@ impl Session {
         if length == 0 || length > size {
             return Err(Rv::KEY_SIZE_RANGE);
         }
-        let mut value = self.slot.token().agree(&record, &peer)?;
+        let agreed = self.slot.token().agree(&record, &peer);
+        let mut value = agreed.map_err(Rv::of_key)?;
         value.expose_mut().rotate_left(size - length);
         value.truncate(length);
         let secret = SecretKey {
