@@ -17,7 +17,17 @@ use std::ptr::null_mut;
 use cryptoki_sys::*;
 use module::{Module, call, raw, with_parameter};
 
-const TRUE: &[u8] = &[CK_TRUE];
+/// Pointers of a module that threads share, as a host does.
+struct Shared<'m>(&'m Module);
+
+// SAFETY: PKCS#11 functions may be called by any thread.
+unsafe impl Sync for Shared<'_> {}
+
+impl Shared<'_> {
+    fn get(&self) -> &Module {
+        self.0
+    }
+}
 
 /// Derives a secret of the key p256 and a point.
 fn derive(
@@ -114,4 +124,62 @@ fn a_search_in_a_token_that_is_gone_is_a_device_error() {
     fs::remove_dir_all(m.token_dir()).unwrap();
     let begun = call!(m, C_FindObjectsInit, session, null_mut(), 0);
     assert_eq!(begun, CKR_DEVICE_ERROR);
+}
+
+/// Somebody's public key, for the time of the session.
+fn create_peer(m: &Module, session: CK_SESSION_HANDLE) -> CK_OBJECT_HANDLE {
+    let class = CKO_PUBLIC_KEY.to_ne_bytes();
+    let kind = CKK_EC_EDWARDS.to_ne_bytes();
+    let mut template = raw(&[
+        (CKA_CLASS, &class),
+        (CKA_KEY_TYPE, &kind),
+        (CKA_EC_POINT, &[9; 32]),
+        (CKA_LABEL, b"peer"),
+    ]);
+    let (count, mut made) = (template.len() as CK_ULONG, 0);
+    let template = template.as_mut_ptr();
+    let rv = call!(m, C_CreateObject, session, template, count, &mut made);
+    assert_eq!(rv, CKR_OK);
+    made
+}
+
+/// PKCS#11 3.0 §4.4: all sessions of a process see an object of one, until that one ends.
+/// Fails where `end_session` keeps the objects.
+#[test]
+fn session_objects_are_seen_by_all_and_end_with_their_own() {
+    let m = Module::new();
+    let (one, two, watcher) = (m.session(), m.session(), m.session());
+    let (first, second) = (create_peer(&m, one), create_peer(&m, two));
+    let named: &[(_, &[u8])] = &[(CKA_LABEL, b"peer")];
+    assert_eq!(m.find(watcher, named), [first, second]);
+    assert_eq!(call!(m, C_CloseSession, one), CKR_OK);
+    assert_eq!(m.find(watcher, named), [second]);
+    assert_eq!(call!(m, C_DestroyObject, watcher, second), CKR_OK);
+    assert_eq!(m.find(two, named), []);
+}
+
+/// Fails where `add` does not ask whether the session is still open: a few of the 200 secrets stay.
+#[test]
+fn no_secret_outlives_its_session() {
+    let m = Module::new();
+    let watcher = m.session();
+    let key = m.one(watcher, CKO_PRIVATE_KEY, "p256");
+    let point = m.attribute(watcher, key, CKA_EC_POINT).unwrap();
+    let shared = Shared(&m);
+    for turn in 0..200 {
+        let session = m.session();
+        std::thread::scope(|scope| {
+            let derived = scope.spawn(|| derive(shared.get(), session, key, &point).map(|_| ()));
+            std::thread::sleep(std::time::Duration::from_micros(turn));
+            assert_eq!(call!(m, C_CloseSession, session), CKR_OK);
+            let ends = [
+                Ok(()),
+                Err(CKR_SESSION_CLOSED),
+                Err(CKR_SESSION_HANDLE_INVALID),
+            ];
+            assert!(ends.contains(&derived.join().unwrap()));
+        });
+    }
+    let class = CKO_SECRET_KEY.to_ne_bytes();
+    assert_eq!(m.find(watcher, &[(CKA_CLASS, &class)]), []);
 }

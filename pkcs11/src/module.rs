@@ -149,6 +149,7 @@ impl Module {
         let slot = self.slot(slot)?;
         let handle = new_handle();
         let session = Session::new(handle, slot.clone(), writable);
+        slot.objects().begin_session(handle);
         let open = Open {
             slot,
             writable,

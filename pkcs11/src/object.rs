@@ -1,6 +1,6 @@
 //! Objects: what a token's files and a session's own keys look like through PKCS#11.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -155,6 +155,8 @@ pub(crate) struct Objects {
     shown: Arc<Listing>,
     stored: HashMap<Ulong, Arc<Object>>,
     handles: HashMap<(Class, ObjectId), Ulong>,
+    /// Sessions that are open: only they get objects.
+    sessions: HashSet<Ulong>,
     /// Objects of sessions, each with its session.
     passing: HashMap<Ulong, (Ulong, Arc<Object>)>,
 }
@@ -183,11 +185,22 @@ impl Objects {
         (self.stored, self.handles, self.shown) = (stored, handles, listing);
     }
 
+    /// Lets a session have objects.
+    pub(crate) fn begin_session(&mut self, session: Ulong) {
+        self.sessions.insert(session);
+    }
+
     /// Adds an object of a session.
-    pub(crate) fn add(&mut self, session: Ulong, object: Object) -> Ulong {
+    ///
+    /// # Errors
+    /// `CKR_SESSION_CLOSED` where another thread closed it while the object was being made.
+    pub(crate) fn add(&mut self, session: Ulong, object: Object) -> Result<Ulong> {
+        if !self.sessions.contains(&session) {
+            return Err(Rv::SESSION_CLOSED);
+        }
         let handle = new_handle();
         self.passing.insert(handle, (session, Arc::new(object)));
-        handle
+        Ok(handle)
     }
 
     /// Removes an object of a session.
@@ -195,8 +208,9 @@ impl Objects {
         self.passing.remove(&handle);
     }
 
-    /// Removes all objects of a session.
+    /// Removes all objects of a session, which gets no others.
     pub(crate) fn end_session(&mut self, session: Ulong) {
+        self.sessions.remove(&session);
         self.passing.retain(|_, (owner, _)| *owner != session);
     }
 
@@ -243,4 +257,32 @@ fn common_name(subject: &[u8]) -> Option<String> {
     (1..=devkey::token::MAX_NAME)
         .contains(&text.len())
         .then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn foreign() -> Object {
+        Object {
+            label: "peer".into(),
+            id: Vec::new(),
+            body: Body::Foreign(PublicKey::from_ed25519(&[9; 32]).unwrap()),
+        }
+    }
+
+    /// Fails where `add` does not look at `sessions`, or `end_session` leaves them as they are.
+    #[test]
+    fn objects_end_with_their_session_and_none_comes_after() {
+        let mut objects = Objects::default();
+        objects.begin_session(1);
+        objects.begin_session(2);
+        let ending = objects.add(1, foreign()).unwrap();
+        let staying = objects.add(2, foreign()).unwrap();
+        objects.end_session(1);
+        assert_eq!(objects.get(ending).unwrap_err(), Rv::OBJECT_HANDLE_INVALID);
+        assert_eq!(objects.add(1, foreign()), Err(Rv::SESSION_CLOSED));
+        let left: Vec<Ulong> = objects.all().iter().map(|(handle, _)| *handle).collect();
+        assert_eq!(left, [staying]);
+    }
 }

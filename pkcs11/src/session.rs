@@ -118,7 +118,7 @@ impl Session {
             }
             NewObject::PublicKey(key, names) => {
                 let id = names.cka_id.unwrap_or_else(|| key.id());
-                Ok(self.add(names.label, id, Body::Foreign(key)))
+                self.add(names.label, id, Body::Foreign(key))
             }
         }
     }
@@ -188,11 +188,11 @@ impl Session {
             extractable: wanted.extractable,
         };
         let names = wanted.names;
-        Ok(self.add(
+        self.add(
             names.label,
             names.cka_id.unwrap_or_default(),
             Body::Secret(secret),
-        ))
+        )
     }
 
     /// C_SignInit; without a mechanism it cancels.
@@ -357,7 +357,7 @@ impl Session {
     }
 
     /// Adds an object for the time of the session.
-    fn add(&self, label: Option<String>, id: Vec<u8>, body: Body) -> Ulong {
+    fn add(&self, label: Option<String>, id: Vec<u8>, body: Body) -> Result<Ulong> {
         let object = Object {
             label: label.unwrap_or_default(),
             id,
