@@ -142,8 +142,29 @@ pub(crate) fn generation(mechanism: &Mechanism<'_>, capabilities: &[Capability])
     }
 }
 
-/// How a mechanism signs with a key.
+/// How a mechanism signs with a key of the token: what the device cannot do with such a key is
+/// refused before there is data.
 pub(crate) fn signing(
+    mechanism: &Mechanism<'_>,
+    capabilities: &[Capability],
+    key: KeyKind,
+) -> Result<Plan> {
+    let plan = verification(mechanism, capabilities, key)?;
+    let of_key = || capabilities.iter().filter(|c| c.kind == key);
+    let has = |hash| {
+        let mut schemes = of_key().flat_map(|c| &c.schemes);
+        schemes.any(|scheme| plan.family.has(*scheme, hash))
+    };
+    match (has(plan.hash), has(plan.prehash)) {
+        (true, _) => Ok(plan),
+        // Another hash in the parameter would do.
+        (false, true) => Err(Rv::MECHANISM_PARAM_INVALID),
+        (false, false) => Err(Rv::KEY_TYPE_INCONSISTENT),
+    }
+}
+
+/// How signatures of a mechanism are verified, with a key of anybody: that asks no device.
+pub(crate) fn verification(
     mechanism: &Mechanism<'_>,
     capabilities: &[Capability],
     key: KeyKind,
@@ -405,6 +426,43 @@ mod tests {
         let found = info(CKM_RSA_PKCS, &[only], true).unwrap();
         assert_eq!((found.ulMinKeySize, found.ulMaxKeySize), (2048, 2048));
         assert_eq!(found.flags, CKF_SIGN | CKF_VERIFY | CKF_HW);
+    }
+
+    /// Fails where `signing` asks for any scheme of the family, or of any kind of key.
+    #[test]
+    fn what_the_key_cannot_do_is_refused_before_there_is_data() {
+        let only = |kind, schemes: &[Scheme]| Capability {
+            kind,
+            usage: Usage::SIGN,
+            schemes: schemes.to_vec(),
+        };
+        let (short, long) = (KeyKind::Rsa2048, KeyKind::Rsa3072);
+        let token = [
+            only(short, &[Scheme::RsaPkcs1(Sha256), Scheme::RsaPss(Sha256)]),
+            only(long, &[Scheme::RsaPkcs1(Sha512), Scheme::RsaPss(Sha512)]),
+            only(KeyKind::EcP256, &[Scheme::Ecdsa]),
+        ];
+        let with = |plan: fn(&Mechanism<'_>, &[Capability], KeyKind) -> _, kind, hash, key| {
+            Mechanism::with_pss(kind, hash, |mechanism| {
+                plan(mechanism, &token, key).map(|_: Plan| ())
+            })
+        };
+        let sign = |kind, hash, key| with(signing, kind, hash, key);
+        let none = None::<(Hash, Ulong, Ulong)>;
+        let (sha256, sha512) = (Some(HASHES[0]), Some(HASHES[2]));
+        let wrong_key = Err(Rv::KEY_TYPE_INCONSISTENT);
+        assert_eq!(sign(CKM_SHA512_RSA_PKCS, none, long), Ok(()));
+        assert_eq!(sign(CKM_SHA512_RSA_PKCS, none, short), wrong_key);
+        assert_eq!(sign(CKM_RSA_PKCS, none, short), Ok(()));
+        assert_eq!(sign(CKM_RSA_PKCS, none, KeyKind::Rsa4096), wrong_key);
+        assert_eq!(sign(CKM_ECDSA_SHA512, none, KeyKind::EcP256), Ok(()));
+        assert_eq!(sign(CKM_RSA_PKCS_PSS, sha256, short), Ok(()));
+        let wrong_hash = Err(Rv::MECHANISM_PARAM_INVALID);
+        assert_eq!(sign(CKM_RSA_PKCS_PSS, sha512, short), wrong_hash);
+        assert_eq!(sign(CKM_SHA512_RSA_PKCS_PSS, sha512, short), wrong_key);
+        // Anybody's key of any kind verifies.
+        let verified = with(verification, CKM_SHA512_RSA_PKCS, none, short);
+        assert_eq!(verified, Ok(()));
     }
 
     /// R20. Fails where the length of the digest or the arc of the hash is not compared.

@@ -253,7 +253,9 @@ impl Session {
             (_, Some(public)) => public.clone(),
         };
         let kind = public.kind();
-        let plan = self.slot.capable(|c| mech::signing(&mechanism, c, kind))?;
+        let plan = self
+            .slot
+            .capable(|c| mech::verification(&mechanism, c, kind))?;
         self.verifying = Some(Verifying::new(public, plan));
         Ok(())
     }

@@ -122,3 +122,33 @@ impl<'c> Mechanism<'c> {
         bytes.map_err(|_| Rv::MECHANISM_PARAM_INVALID)
     }
 }
+
+#[cfg(test)]
+impl Mechanism<'_> {
+    /// A mechanism with a PSS parameter for a hash as (hash, `CKM_`, `CKG_`), or with none.
+    pub(crate) fn with_pss<T>(
+        kind: Ulong,
+        hash: Option<(devkey::key::Hash, Ulong, Ulong)>,
+        then: impl FnOnce(&Mechanism<'_>) -> T,
+    ) -> T {
+        let parameter = hash.map(
+            |(hash, mechanism, mgf)| cryptoki_sys::CK_RSA_PKCS_PSS_PARAMS {
+                hashAlg: mechanism,
+                mgf,
+                sLen: hash.size() as Ulong,
+            },
+        );
+        let at = parameter
+            .as_ref()
+            .map_or(std::ptr::null(), std::ptr::from_ref);
+        let length = parameter.as_ref().map_or(0, size_of_val);
+        then(&Mechanism {
+            kind,
+            parameter: Ptr {
+                at: at.cast_mut().cast(),
+                call: std::marker::PhantomData,
+            },
+            length: length as Ulong,
+        })
+    }
+}
