@@ -29,6 +29,10 @@ const CREATE: u32 = 0x153;
 const LOAD: u32 = 0x157;
 const SIGN: u32 = 0x15d;
 const FLUSH: u32 = 0x165;
+const ECDH_ZGEN: u32 = 0x154;
+const RSA_DECRYPT: u32 = 0x159;
+const READ_PUBLIC: u32 = 0x173;
+const START_AUTH_SESSION: u32 = 0x176;
 
 const SCHEME: Scheme = Scheme::Ecdsa;
 const AGREE: Usage = Usage {
@@ -191,31 +195,7 @@ fn openssl_encrypts_and_the_key_decrypts() {
     let swtpm = Swtpm::start();
     let provider = create(&swtpm.tcti());
     let (new, key) = generate(&*provider, KeyKind::Rsa2048, DECRYPT);
-    std::fs::write(swtpm.file("public.der"), new.public.to_spki()).unwrap();
-    std::fs::write(swtpm.file("plain"), b"a secret").unwrap();
-    swtpm.tool(
-        "openssl",
-        &[
-            "pkeyutl",
-            "-encrypt",
-            "-pubin",
-            "-keyform",
-            "DER",
-            "-inkey",
-            "public.der",
-            "-in",
-            "plain",
-            "-out",
-            "sealed",
-            "-pkeyopt",
-            "rsa_padding_mode:oaep",
-            "-pkeyopt",
-            "rsa_oaep_md:sha256",
-            "-pkeyopt",
-            "rsa_mgf1_md:sha256",
-        ],
-    );
-    let mut sealed = std::fs::read(swtpm.file("sealed")).unwrap();
+    let mut sealed = seal(&swtpm, &new.public, b"a secret");
     let scheme = DecryptScheme::RsaOaep(Hash::Sha256);
     assert_eq!(key.decrypt(scheme, &sealed).unwrap().expose(), b"a secret");
     sealed[9] ^= 1;
@@ -226,6 +206,116 @@ fn openssl_encrypts_and_the_key_decrypts() {
         Err(Error::Crypto)
     ));
     swtpm.assert_empty();
+}
+
+/// Where an answer carries a secret, the bus does not. Seen failing, for either, with
+/// `with_encrypt(false)` in `Live::start_session`, and for the sessions left with the `end_session` of
+/// `Live::encrypted` taken out.
+#[test]
+fn secrets_do_not_cross_the_bus() {
+    let scheme = DecryptScheme::RsaOaep(Hash::Sha256);
+    let swtpm = Swtpm::start();
+    for provisioned in [false, true] {
+        if provisioned {
+            provision(&swtpm);
+        }
+        let proxy = Proxy::before(&swtpm);
+        let provider = create(&proxy.tcti());
+        let (new, key) = generate(&*provider, KeyKind::EcP256, AGREE);
+        let (peer, _) = generate(&*provider, KeyKind::EcP256, AGREE);
+        let (rsa, rsa_key) = generate(&*provider, KeyKind::Rsa2048, DECRYPT);
+        let plain = b"a secret that is long enough";
+        let sealed = seal(&swtpm, &rsa.public, plain);
+        proxy.overheard();
+        for _ in 0..2 {
+            signs(&*key, &new.public).unwrap();
+            let shared = key.agree(&peer.public).unwrap();
+            let opened = rsa_key.decrypt(scheme, &sealed).unwrap();
+            assert_eq!(opened.expose(), plain);
+            let traffic = proxy.overheard();
+            let heard = |bytes: &[u8]| traffic.windows(bytes.len()).any(|part| part == bytes);
+            assert!(heard(&peer.public.to_spki()[27..59]), "the peer's x");
+            assert!(heard(&sealed));
+            assert!(!heard(shared.expose()), "the shared secret");
+            assert!(!heard(plain), "the plaintext");
+        }
+        let commands = proxy.take();
+        for code in [ECDH_ZGEN, RSA_DECRYPT] {
+            let asked = commands.iter().filter(|one| **one == code).count();
+            assert_eq!(asked, 2, "{commands:x?}");
+        }
+        // Not by idling: the sessions have ended by now.
+        let left = swtpm.tool("tpm2_getcap", &["handles-loaded-session"]);
+        assert_eq!(left, "");
+        // Also when the command fails.
+        let mut bad = sealed.clone();
+        bad[9] ^= 1;
+        rsa_key.decrypt(scheme, &bad).unwrap_err();
+        let left = swtpm.tool("tpm2_getcap", &["handles-loaded-session"]);
+        assert_eq!(left, "");
+    }
+    swtpm.assert_empty();
+}
+
+/// The generator of P-256: a public key whose private key everybody knows.
+const GENERATOR: [[u8; 32]; 2] = [
+    [
+        0x6b, 0x17, 0xd1, 0xf2, 0xe1, 0x2c, 0x42, 0x47, 0xf8, 0xbc, 0xe6, 0xe5, 0x63, 0xa4, 0x40,
+        0xf2, 0x77, 0x03, 0x7d, 0x81, 0x2d, 0xeb, 0x33, 0xa0, 0xf4, 0xa1, 0x39, 0x45, 0xd8, 0x98,
+        0xc2, 0x96,
+    ],
+    [
+        0x4f, 0xe3, 0x42, 0xe2, 0xfe, 0x1a, 0x7f, 0x9b, 0x8e, 0xe7, 0xeb, 0x4a, 0x7c, 0x0f, 0x9e,
+        0x16, 0x2b, 0xce, 0x33, 0x57, 0x6b, 0x31, 0x5e, 0xce, 0xcb, 0xb6, 0x40, 0x68, 0x37, 0xbf,
+        0x51, 0xf5,
+    ],
+];
+
+/// Whoever answers for the storage key with its Name and another public key gets no salt for it.
+#[test]
+fn a_storage_key_that_belies_its_name_is_not_salted_to() {
+    let swtpm = Swtpm::start();
+    provision(&swtpm);
+    let proxy = Proxy::before(&swtpm);
+    let (new, binding) = {
+        let provider = create(&swtpm.tcti());
+        let (new, _) = generate(&*provider, KeyKind::EcP256, AGREE);
+        (new, provider.info().unwrap().binding)
+    };
+    let provider = open(&proxy.tcti(), binding.as_deref());
+    let key = open_key(&*provider, &new, AGREE);
+    // The change is what is noticed, not that something changes answers.
+    proxy.script(|_| Action::Change(|_| ()));
+    key.agree(&new.public).unwrap();
+    assert!(proxy.take().contains(&START_AUTH_SESSION));
+    drop((key, provider));
+    let provider = open(&proxy.tcti(), binding.as_deref());
+    let key = open_key(&*provider, &new, AGREE);
+    proxy.script(|code| match code {
+        READ_PUBLIC => Action::Change(|reply| {
+            // The last in the public area: TPM2B x, TPM2B y; the Names follow, 36 bytes each.
+            let len = reply.len();
+            let y = len - 2 * 36 - 32;
+            reply[y - 34..y - 2].copy_from_slice(&GENERATOR[0]);
+            reply[y..y + 32].copy_from_slice(&GENERATOR[1]);
+        }),
+        _ => Action::Pass,
+    });
+    let refused = key.agree(&new.public);
+    assert!(refused.is_err());
+    assert!(!proxy.take().contains(&START_AUTH_SESSION));
+    proxy.script(|_| Action::Pass);
+    key.agree(&new.public).unwrap();
+}
+
+fn seal(swtpm: &Swtpm, public: &PublicKey, plain: &[u8]) -> Vec<u8> {
+    std::fs::write(swtpm.file("public.der"), public.to_spki()).unwrap();
+    std::fs::write(swtpm.file("plain"), plain).unwrap();
+    let seal = "pkeyutl -encrypt -pubin -keyform DER -inkey public.der -in plain -out sealed \
+                -pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256 \
+                -pkeyopt rsa_mgf1_md:sha256";
+    swtpm.tool("openssl", &seal.split_whitespace().collect::<Vec<_>>());
+    std::fs::read(swtpm.file("sealed")).unwrap()
 }
 
 /// Seen failing with `self.device.run(|link| link.live().map(drop))?` in `Tpm::open`.

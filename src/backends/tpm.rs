@@ -212,10 +212,12 @@ impl Key for TpmKey {
         }
         let (key, point) = (self.key.clone(), objects::point(peer)?);
         self.device.run(move |link| {
-            let live = link.live()?;
-            let handle = live.checked_key(&key)?;
+            let binding = link.binding()?;
             let point = point.clone();
-            let shared = live.authorised(|context| context.ecdh_z_gen(handle, point))?;
+            let shared = link.live()?.encrypted(&binding, |live, session| {
+                let handle = live.checked_key(&key)?;
+                live.authorised_by(session, |context| context.ecdh_z_gen(handle, point))
+            })?;
             let x = padded(shared.x().value(), kind.bits() / 8).map_err(|_| Fault::Wrong)?;
             Ok(Secret::new(x))
         })
@@ -230,16 +232,19 @@ impl Key for TpmKey {
         let scheme = RsaDecryptionScheme::Oaep(HashScheme::new(objects::hashing(hash)));
         let (key, ciphertext) = (self.key.clone(), ciphertext.to_vec());
         self.device.run(move |link| {
-            let live = link.live()?;
-            let handle = live.checked_key(&key)?;
+            let binding = link.binding()?;
             let sealed = ours(PublicKeyRsa::try_from(ciphertext.as_slice()))?;
-            let opened = live
-                .authorised(|context| context.rsa_decrypt(handle, sealed, scheme, Data::default()));
-            match opened {
-                Ok(plain) => Ok(Secret::new(plain.value().to_vec())),
-                Err(fault) if live.blames_input(&fault, handle) => Err(Error::Crypto.into()),
-                Err(fault) => Err(fault),
-            }
+            link.live()?.encrypted(&binding, |live, session| {
+                let handle = live.checked_key(&key)?;
+                let opened = live.authorised_by(session, |context| {
+                    context.rsa_decrypt(handle, sealed, scheme, Data::default())
+                });
+                match opened {
+                    Ok(plain) => Ok(Secret::new(plain.value().to_vec())),
+                    Err(fault) if live.blames_input(&fault, handle) => Err(Error::Crypto.into()),
+                    Err(fault) => Err(fault),
+                }
+            })
         })
     }
 }

@@ -207,6 +207,7 @@ pub(crate) struct Proxy {
 
 struct Shared {
     commands: Mutex<Vec<u32>>,
+    traffic: Mutex<Vec<u8>>,
     script: Mutex<Script>,
     ended: AtomicBool,
 }
@@ -217,6 +218,7 @@ impl Proxy {
         let port = free_ports();
         let shared = Arc::new(Shared {
             commands: Mutex::default(),
+            traffic: Mutex::default(),
             script: Mutex::new(Box::new(|_| Action::Pass)),
             ended: AtomicBool::new(false),
         });
@@ -253,6 +255,11 @@ impl Proxy {
     /// The command codes since the last call.
     pub(crate) fn take(&self) -> Vec<u32> {
         std::mem::take(&mut self.shared.commands.lock().unwrap())
+    }
+
+    /// All bytes of commands and answers since the last call.
+    pub(crate) fn overheard(&self) -> Vec<u8> {
+        std::mem::take(&mut self.shared.traffic.lock().unwrap())
     }
 }
 
@@ -295,7 +302,10 @@ fn commands(mut client: TcpStream, port: u16, shared: &Shared) -> io::Result<()>
                 none => none.insert(TcpStream::connect(("127.0.0.1", port))?),
             };
             server.write_all(&command)?;
-            message(server)
+            let reply = message(server)?;
+            shared.traffic.lock().unwrap().extend(&command);
+            shared.traffic.lock().unwrap().extend(&reply);
+            Ok(reply)
         };
         match action {
             Action::Pass => client.write_all(&ask()?)?,

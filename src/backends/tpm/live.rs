@@ -1,11 +1,15 @@
 //! One connection to the TPM and what it has loaded there.
 //!
-//! Every authorisation is a password session with an empty password: nothing secret crosses the
-//! bus. (An HMAC session of ESYS costs 2 ms a command, and names in a command's HMAC protect
-//! nothing where the password is known to be empty.) So a handle is only a number here, and may
-//! have become another program's after a restart: signatures are checked against the public key,
-//! and before the other operations the object's Name is, where no resource manager keeps handles
-//! apart.
+//! Every authorisation is by the empty password. Where neither the command nor the answer is
+//! secret, it goes by a password session: an HMAC session of ESYS costs 2 ms a command, and names
+//! in a command's HMAC protect nothing where the password is known to be empty. Shared secrets and
+//! what was decrypted come back under a salted session that encrypts them ([`Live::encrypted`]).
+//!
+//! So a handle is only a number here, and may have become another program's after a restart:
+//! signatures are checked against the public key, and before the other operations the object's Name
+//! is, where no resource manager keeps handles apart.
+
+mod session;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +51,8 @@ pub(super) struct Live {
     loaded: Vec<Loaded>,
     /// Storage keys that stay in the TPM.
     persistent: Vec<(u32, KeyHandle)>,
+    /// The one that encrypts answers, while it is needed.
+    session: Option<AuthSession>,
     /// When the first of `loaded` came.
     since: Instant,
     /// The Name of what is being loaded just now.
@@ -77,6 +83,7 @@ impl Live {
             managed: tcti.managed(),
             loaded: Vec::new(),
             persistent: Vec::new(),
+            session: None,
             since: Instant::now(),
             loading: None,
             owner_name: owner.map(|binding| binding.name.clone()),
@@ -237,13 +244,21 @@ impl Live {
         fault.blames_input() || (fault.is_failure() && self.context.read_public(key).is_ok())
     }
 
-    /// A command that the key's empty password authorises.
+    /// A command that the key's empty password authorises, with nothing secret in it.
     pub(super) fn authorised<T>(
         &mut self,
         command: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
     ) -> Result<T, Fault> {
-        let password = Some(AuthSession::Password);
-        Ok(self.context.execute_with_session(password, command)?)
+        self.authorised_by(AuthSession::Password, command)
+    }
+
+    /// The same, in a session.
+    pub(super) fn authorised_by<T>(
+        &mut self,
+        session: AuthSession,
+        command: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
+    ) -> Result<T, Fault> {
+        Ok(self.context.execute_with_session(Some(session), command)?)
     }
 
     /// A command that needs no authorisation.
@@ -256,7 +271,7 @@ impl Live {
 
     /// Whether anything of ours is in the TPM's memory.
     pub(super) fn holds(&self) -> bool {
-        !self.loaded.is_empty()
+        !self.loaded.is_empty() || self.session.is_some()
     }
 
     /// For how long something of ours has been there.
@@ -266,6 +281,7 @@ impl Live {
 
     /// Flushes all that is ours.
     pub(super) fn flush(&mut self) -> Result<(), Fault> {
+        self.end_session()?;
         self.flush_some(|_| true)
     }
 
@@ -276,6 +292,7 @@ impl Live {
 
     /// Ends without a command to the TPM; the Names of what may still be there.
     pub(super) fn abandon(mut self) -> Vec<Vec<u8>> {
+        self.forget_session();
         let mut names = Vec::from_iter(self.loading.take());
         for one in std::mem::take(&mut self.loaded) {
             forget(&mut self.context, one.handle.into());
