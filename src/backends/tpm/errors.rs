@@ -83,6 +83,11 @@ impl Fault {
         matches!(self, Fault::Code(code) if Code(*code).tpm().is_some_and(|tpm| tpm & 0xc0 == 0xc0))
     }
 
+    /// Whether the answer is TPM_RC_OBJECT_MEMORY: there is no room for another object.
+    pub(super) fn is_crowded(&self) -> bool {
+        matches!(self, Fault::Code(code) if Code(*code).tpm() == Some(0x902))
+    }
+
     /// Whether the answer is TPM_RC_FAILURE.
     pub(super) fn is_failure(&self) -> bool {
         matches!(self, Fault::Code(code) if Code(*code).tpm() == Some(0x101))

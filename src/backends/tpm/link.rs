@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use base16ct::lower as hex;
 
 use super::errors::{Fault, Remedy};
-use super::live::Live;
+use super::live::{Live, Resident};
 use super::objects::Parent;
 use super::tcti::Tcti;
 use crate::error::{Error, Result};
@@ -17,6 +17,10 @@ use crate::error::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After a flush that lets others in, long enough for one that asks again every millisecond.
 const TURN: Duration = Duration::from_millis(3);
+/// How long an object must stay where it is in a full TPM without a resource manager, while its
+/// room is asked for every millisecond, to be taken for one that a killed process left: ten times
+/// as long as any devkey keeps its own.
+const ABANDONED: Duration = Duration::from_secs(1);
 
 /// Which TPM a token belongs to: a storage key, by place and Name (part 1 §16).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,12 @@ pub(super) struct Binding {
     pub(super) parent: Parent,
     /// Its Name, which is a hash of its public area.
     pub(super) name: Vec<u8>,
+}
+
+/// Who fills a full TPM.
+enum Crowd {
+    NotSeen,
+    Since(Instant, Vec<Resident>),
 }
 
 /// The device as the worker thread has it: connected or not.
@@ -55,6 +65,7 @@ impl Link {
         let began = Instant::now();
         let mut rebuilds = 0..if self.tcti.managed() { 1 } else { 3 };
         let mut pause = Duration::from_millis(1);
+        let mut crowd = Crowd::NotSeen;
         loop {
             let fault = match op(self) {
                 Ok(value) => return Ok(value),
@@ -69,6 +80,11 @@ impl Link {
                 }
                 Remedy::Room if patient => {
                     self.release();
+                    if fault.is_crowded()
+                        && began.elapsed() > self.tcti.tenure().held.unwrap_or(PATIENCE)
+                    {
+                        self.evict(&mut crowd);
+                    }
                     thread::sleep(Duration::from_millis(1));
                 }
                 Remedy::Rebuild if rebuilds.next().is_some() => self.abandon(),
@@ -138,6 +154,37 @@ impl Link {
             self.rest();
             thread::sleep(TURN);
         }
+    }
+
+    /// Flushes what was abandoned in a TPM that has been full for longer than any devkey fills it.
+    ///
+    /// What goes has had the same handle and Name for all of [`ABANDONED`] and looks like a key of
+    /// this token or its primary ([`Live::residents`]); persistent objects are never looked at. A
+    /// devkey that was only stopped loads its key again. Another program that holds a key of the
+    /// same parent and kind for so long loses it, as to `tpm2_flushcontext -t`, which would be the
+    /// other remedy.
+    fn evict(&mut self, crowd: &mut Crowd) {
+        let Some(binding) = &self.binding else {
+            return;
+        };
+        let due = match crowd {
+            Crowd::NotSeen => true,
+            Crowd::Since(seen, _) => seen.elapsed() > ABANDONED,
+        };
+        if !due {
+            return;
+        }
+        let Ok(mut live) = Live::open(&self.tcti, None) else {
+            return;
+        };
+        *crowd = match std::mem::replace(crowd, Crowd::NotSeen) {
+            Crowd::NotSeen => Crowd::Since(Instant::now(), live.residents(binding)),
+            Crowd::Since(_, residents) => {
+                log::warn!("{}: flushing what was left behind", self.tcti);
+                live.evict(binding, &residents);
+                Crowd::NotSeen
+            }
+        };
     }
 
     /// Flushes all that is ours, in good order.

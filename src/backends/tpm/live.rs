@@ -9,19 +9,17 @@
 //! signatures are checked against the public key, and before the other operations the object's Name
 //! is, where no resource manager keeps handles apart.
 
+mod crowd;
 mod session;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tss_esapi::Context;
-use tss_esapi::constants::CapabilityType;
 use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{
-    CapabilityData, Digest, Public, Sensitive, Signature, SignatureScheme,
-};
+use tss_esapi::structures::{Digest, Public, Sensitive, Signature, SignatureScheme};
 
 use super::errors::{AUTH, Fault, HANDLE};
 use super::link::Binding;
@@ -30,6 +28,8 @@ use super::tcti::Tcti;
 use super::tss2::Wrapped;
 use crate::error::{Error, Result};
 use crate::key::{KeyKind, Usage};
+
+pub(super) use crowd::Resident;
 
 /// First handle of transient objects (part 2 §7.4).
 const TRANSIENT_FIRST: u32 = 0x8000_0000;
@@ -299,26 +299,6 @@ impl Live {
             names.push(one.name);
         }
         names
-    }
-
-    /// Flushes objects of these Names, left behind where a connection broke.
-    pub(super) fn sweep(&mut self, names: &[Vec<u8>]) {
-        let list = CapabilityType::Handles;
-        let Ok((CapabilityData::Handles(handles), _)) =
-            self.context.get_capability(list, TRANSIENT_FIRST, 16)
-        else {
-            return;
-        };
-        for handle in handles.into_inner() {
-            let Ok(object) = self.context.tr_from_tpm_public(handle) else {
-                continue;
-            };
-            let name = self.context.tr_get_name(object);
-            let ours = name.is_ok_and(|name| names.iter().any(|one| one == name.value()));
-            if !ours || self.context.flush_context(object).is_err() {
-                forget(&mut self.context, object);
-            }
-        }
     }
 
     /// Whether 0x81000001 holds a storage key that takes children without a password. Harmless to

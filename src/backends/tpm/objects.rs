@@ -211,14 +211,32 @@ pub(super) fn is_key(public: &Public, expected: &PublicKey, usage: Usage) -> boo
 /// # Errors
 /// [`Error::BadBlob`] for a hash that devkey does not know.
 pub(super) fn name(public: &Public) -> Result<Vec<u8>> {
-    let (id, hash) = match public.name_hashing_algorithm() {
+    named(public.name_hashing_algorithm(), &marshalled(public)?)
+}
+
+/// The Qualified Name that a child has, if its parent is the owner's primary of this Name: a chain
+/// of hashes from the hierarchy's handle downwards (part 1 §16). `None` for unknown hashes.
+pub(super) fn qualified_child(primary: &[u8], child: &Public) -> Option<Vec<u8>> {
+    let hash = match primary.first_chunk()? {
+        [0, 0x0b] => HashingAlgorithm::Sha256,
+        [0, 0x0c] => HashingAlgorithm::Sha384,
+        [0, 0x0d] => HashingAlgorithm::Sha512,
+        _ => return None,
+    };
+    let parent = named(hash, &[&OWNER.to_be_bytes(), primary].concat()).ok()?;
+    let own = name(child).ok()?;
+    named(child.name_hashing_algorithm(), &[parent, own].concat()).ok()
+}
+
+/// The hash of something after the number of its algorithm.
+fn named(algorithm: HashingAlgorithm, bytes: &[u8]) -> Result<Vec<u8>> {
+    let (id, hash) = match algorithm {
         HashingAlgorithm::Sha256 => (0x0b_u16, Hash::Sha256),
         HashingAlgorithm::Sha384 => (0x0c, Hash::Sha384),
         HashingAlgorithm::Sha512 => (0x0d, Hash::Sha512),
         _ => return Err(Error::BadBlob),
     };
-    let digest = hash.digest(&marshalled(public)?);
-    Ok([id.to_be_bytes().as_slice(), &digest].concat())
+    Ok([id.to_be_bytes().as_slice(), &hash.digest(bytes)].concat())
 }
 
 /// The TPM's name for a hash.

@@ -59,7 +59,7 @@ impl Live {
         self.end_session()?;
         let parent = self.parent(binding.parent)?;
         // The salt is for the token's storage key alone, also where it was made anew just now.
-        // ESYS has compared the public key that it encrypts to with this Name.
+        // ESYS has computed this Name from the public key that it encrypts to.
         if self.context.tr_get_name(parent.into())?.value() != binding.name {
             return Err(Fault::Wrong);
         }
