@@ -109,10 +109,8 @@ fn r06_the_service_is_spawned_and_not_forked() {
     let m = &board.module;
     let status = in_child(|| {
         // SAFETY: a function of this program's.
-        assert_eq!(
-            unsafe { libc::pthread_atfork(Some(count_fork), None, None) },
-            0
-        );
+        let registered = unsafe { libc::pthread_atfork(Some(count_fork), None, None) };
+        assert_eq!(registered, 0);
         m.initialize();
         signs(m, m.session(), "p256");
         assert_eq!(fs::read_dir("/proc/self/task").unwrap().count(), 1);
