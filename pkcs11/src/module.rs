@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::mem;
 use std::process;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
 use devkey::config::{Config, Environment};
@@ -21,7 +21,7 @@ use crate::object::new_handle;
 use crate::raw::{self, Ulong};
 use crate::rv::{Result, Rv};
 use crate::session::Session;
-use crate::slot::Slot;
+use crate::slot::{Slot, lock};
 
 static STATE: ArcSwapOption<Module> = ArcSwapOption::const_empty();
 
@@ -119,12 +119,13 @@ impl Module {
         let slots = lock(&self.slots).clone();
         let mut now: Vec<Arc<Slot>> = Vec::new();
         for found in self.config.tokens() {
+            if let Some(known) = slots.iter().find(|known| known.is(&found)) {
+                now.push(known.clone());
+                continue;
+            }
             let taken = |id| now.iter().chain(slots.iter()).any(|slot| slot.id == id);
             match Slot::open(&found, &self.link, taken) {
-                Ok(slot) => {
-                    let known = slots.iter().find(|known| known.is(&slot)).cloned();
-                    now.push(known.unwrap_or_else(|| Arc::new(slot)));
-                }
+                Ok(slot) => now.push(Arc::new(slot)),
                 Err(e) => log::warn!("token {}: {e}", found.name),
             }
         }
@@ -219,8 +220,4 @@ fn forget(inherited: Option<Arc<Module>>) {
         }
         mem::forget(inherited);
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

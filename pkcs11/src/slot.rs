@@ -7,7 +7,7 @@ use devkey::config::FoundToken;
 use devkey::key::Hash;
 use devkey::provider::{BackEnd, Capability};
 use devkey::service::Link;
-use devkey::store::TokenRecord;
+use devkey::store::{Store, TokenRecord};
 use devkey::token::Token;
 
 use crate::object::Objects;
@@ -55,19 +55,20 @@ impl Slot {
         lock(&self.token).clone()
     }
 
-    /// Opens the token anew, after a defect may have left it half changed.
+    /// Opens the token anew, after a defect may have left it half changed. Handles and the objects
+    /// of other sessions stay as they are: the next listing refreshes what is stored.
     pub(crate) fn reopen(&self, link: &Arc<Link>) {
         match self.found.open(BACK_ENDS, link) {
             Ok(token) => *lock(&self.token) = token,
             Err(e) => log::error!("{}: {e}", self.found.name),
         }
-        *lock(&self.objects) = Objects::default();
     }
 
-    /// Whether this is the token that another look found in the same place.
-    pub(crate) fn is(&self, other: &Slot) -> bool {
-        let serial = |slot: &Slot| slot.token().store().token().serial.clone();
-        self.found.dir == other.found.dir && serial(self) == serial(other)
+    /// Whether this is the slot of what another look found: the same token in the same place.
+    pub(crate) fn is(&self, found: &FoundToken) -> bool {
+        self.found.dir == found.dir
+            && Store::open(&found.dir)
+                .is_ok_and(|there| self.record(|record| record.serial == there.token().serial))
     }
 
     /// Does something with the token's record.
@@ -126,6 +127,80 @@ fn slot_id(record: &TokenRecord, found: &FoundToken) -> Ulong {
     id & MAX_ID
 }
 
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Takes a lock. What a panic may have left half done is for [`crate::module::mend`].
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Body, Object};
+    use devkey::key::{KeyKind, PublicKey, Usage};
+    use devkey::token::{KeyRequest, LocalToken, Names, TokenRequest};
+
+    fn slot(dir: &std::path::Path) -> (Slot, Arc<Link>) {
+        let request = TokenRequest {
+            dir,
+            label: "t",
+            settings: Default::default(),
+        };
+        LocalToken::create(&devkey::backends::file::BACK_END, &request).unwrap();
+        let link = Arc::new(Link::new("/nowhere".into(), crate::raw::spawn));
+        let found = FoundToken {
+            name: "t".to_owned(),
+            dir: dir.to_owned(),
+            settings: Vec::new(),
+        };
+        (Slot::open(&found, &link, |_| false).unwrap(), link)
+    }
+
+    /// R25. Fails where `reopen` empties the objects.
+    #[test]
+    fn r25_handles_and_other_sessions_objects_outlive_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let (slot, link) = slot(&dir.path().join("t"));
+        let request = KeyRequest {
+            kind: KeyKind::EcP256,
+            usage: Usage::SIGN,
+            names: Names::default(),
+        };
+        slot.token().generate(&request).unwrap();
+        slot.objects().begin_session(1);
+        let peer = Object {
+            label: String::new(),
+            id: Vec::new(),
+            body: Body::Foreign(PublicKey::from_ed25519(&[9; 32]).unwrap()),
+        };
+        slot.objects().add(1, peer).unwrap();
+        let handles = |slot: &Slot| -> Vec<Ulong> {
+            let all = slot.fresh_objects().unwrap().all();
+            all.iter().map(|(handle, _)| *handle).collect()
+        };
+        let before = handles(&slot);
+        assert_eq!(before.len(), 3);
+        let token = slot.token();
+        slot.reopen(&link);
+        assert!(!Arc::ptr_eq(&token, &slot.token()));
+        assert_eq!(handles(&slot), before);
+    }
+
+    /// Fails where `is` compares no serial, or no directory.
+    #[test]
+    fn a_slot_is_known_by_directory_and_serial() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("t");
+        let (known, _) = slot(&place);
+        assert!(known.is(&known.found));
+        let (other, _) = slot(&dir.path().join("u"));
+        assert!(!known.is(&other.found));
+        std::fs::rename(&place, dir.path().join("v")).unwrap();
+        let (another, _) = slot(&place);
+        assert!(!known.is(&another.found));
+        let moved = dir.path().join("v");
+        assert!(!known.is(&FoundToken {
+            dir: moved,
+            ..known.found.clone()
+        }));
+    }
 }
