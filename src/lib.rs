@@ -17,3 +17,6 @@ pub mod store;
 pub mod token;
 
 pub use error::{Error, Result};
+
+/// `CK_TOKEN_INFO.manufacturerID` of every token, which PKCS#11 URIs name as well.
+pub const MANUFACTURER: &str = "devkey";

@@ -1,11 +1,11 @@
 //! What the module, a slot, a token and a session say of themselves.
 
 use cryptoki_sys::*;
+use devkey::MANUFACTURER;
 use devkey::store::TokenRecord;
 
 use crate::raw::Ulong;
 
-const MANUFACTURER: &str = "devkey";
 /// PINs have 4 to 32 bytes: OpenSSL's engine asks for no fewer and no more.
 const PIN_LENGTHS: (Ulong, Ulong) = (4, 32);
 const NO_VERSION: CK_VERSION = CK_VERSION { major: 0, minor: 0 };

@@ -2,10 +2,8 @@
 
 use std::fmt::Write;
 
+use devkey::MANUFACTURER;
 use devkey::store::{KeyRecord, TokenRecord};
-
-/// `CK_TOKEN_INFO.manufacturerID` of every token.
-const MANUFACTURER: &str = "devkey";
 
 /// Names a token.
 pub(crate) fn token(token: &TokenRecord) -> String {
