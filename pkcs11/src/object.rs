@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use der::Decode;
 use der::asn1::{ObjectIdentifier, PrintableStringRef, Utf8StringRef};
-use devkey::key::{Hash, PublicKey};
+use devkey::key::PublicKey;
 use devkey::secret::Secret;
 use devkey::store::{Certificate, KeyRecord, Listing, ObjectId};
 use x509_cert::name::RdnSequence;
@@ -95,11 +95,9 @@ impl Object {
                 .or_else(|| Some(key?.label.clone()))
                 .or_else(|| common_name(&certificate.subject))
                 .unwrap_or_else(|| certificate.id.to_string()),
-            id: id.or_else(|| Some(key?.cka_id.clone())).unwrap_or_else(|| {
-                let mut id = Hash::Sha256.digest(&certificate.spki);
-                id.truncate(20);
-                id
-            }),
+            id: id
+                .or_else(|| Some(key?.cka_id.clone()))
+                .unwrap_or_else(|| PublicKey::id_of(&certificate.spki)),
             body: Body::Certificate(certificate.clone()),
         }
     }

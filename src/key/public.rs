@@ -191,7 +191,12 @@ impl PublicKey {
 
     /// The default `CKA_ID`: the first 20 bytes of the SHA-256 of the SubjectPublicKeyInfo.
     pub fn id(&self) -> Vec<u8> {
-        let mut id = Hash::Sha256.digest(&self.to_spki());
+        PublicKey::id_of(&self.to_spki())
+    }
+
+    /// The default `CKA_ID` of a DER SubjectPublicKeyInfo, of any algorithm.
+    pub fn id_of(spki: &[u8]) -> Vec<u8> {
+        let mut id = Hash::Sha256.digest(spki);
         id.truncate(20);
         id
     }
