@@ -11,6 +11,17 @@ use crate::object::{Body, Class, Object, SecretKey};
 use crate::raw::Ulong;
 use crate::rv::{Result, Rv};
 
+/// The names that templates use; no other file takes them from the headers.
+pub(crate) mod names {
+    pub(crate) use cryptoki_sys::{
+        CK_FALSE, CKA_ALWAYS_AUTHENTICATE, CKA_CERTIFICATE_TYPE, CKA_CLASS, CKA_DECRYPT,
+        CKA_DERIVE, CKA_EC_PARAMS, CKA_EC_POINT, CKA_EXTRACTABLE, CKA_ID, CKA_KEY_TYPE, CKA_LABEL,
+        CKA_MODULUS, CKA_MODULUS_BITS, CKA_PUBLIC_EXPONENT, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN,
+        CKA_VALUE, CKA_VALUE_LEN, CKC_X_509, CKK_EC, CKK_EC_EDWARDS, CKK_GENERIC_SECRET, CKK_RSA,
+        CKO_CERTIFICATE, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
+    };
+}
+
 /// What a row says of an object.
 enum Value<'o> {
     /// The object has no such attribute.

@@ -1,11 +1,10 @@
 //! Templates: from the caller's attributes to typed requests, once.
 
-use cryptoki_sys::*;
 use devkey::key::{KeyKind, PublicKey, Usage};
 use devkey::provider::Capability;
 use devkey::token::{CertificateRequest, KeyRequest, Names};
 
-use crate::attr;
+use crate::attr::{self, names::*};
 use crate::mech::{Pairs, from_point};
 use crate::object::Object;
 use crate::raw::{Attribute, Ulong};
@@ -258,5 +257,115 @@ fn curve(params: &[u8]) -> Result<KeyKind> {
     match params {
         EDWARDS25519 => Ok(KeyKind::Ed25519),
         oid => KeyKind::from_curve_oid(oid).map_err(|_| Rv::CURVE_NOT_SUPPORTED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devkey::key::Scheme;
+
+    const P256: &[u8] = b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+    const TRUE: &[u8] = &[1];
+    const FALSE: &[u8] = &[CK_FALSE];
+    /// Attributes of NSS that change nothing here.
+    const CKA_WRAP: Ulong = cryptoki_sys::CKA_WRAP;
+    const CKA_VERIFY_RECOVER: Ulong = cryptoki_sys::CKA_VERIFY_RECOVER;
+
+    type Given<'c> = &'c [(Ulong, &'c [u8])];
+
+    fn pair(pairs: Pairs, public: Given<'_>, private: Given<'_>) -> Result<KeyRequest> {
+        let all = Usage {
+            sign: true,
+            agree: true,
+            decrypt: false,
+        };
+        let token = [
+            Capability {
+                kind: KeyKind::EcP256,
+                usage: all,
+                schemes: vec![Scheme::Ecdsa],
+            },
+            Capability::new(KeyKind::Rsa2048, Usage::SIGN),
+        ];
+        let [public, private] = [public, private].map(|given| Template(given.to_vec()));
+        Template::key_pair(pairs, &public, &private, &token)
+    }
+
+    /// Q12: GnuTLS and OpenSSL's provider give no class and no key type.
+    /// Fails where `expect` wants the attribute.
+    #[test]
+    fn class_and_type_may_be_left_out() {
+        let made = pair(
+            Pairs::Ec,
+            &[(CKA_TOKEN, TRUE), (CKA_EC_PARAMS, P256)],
+            &[(CKA_TOKEN, TRUE), (CKA_LABEL, b"k"), (CKA_ID, &[1])],
+        );
+        let made = made.unwrap();
+        assert_eq!((made.kind, made.usage), (KeyKind::EcP256, Usage::SIGN));
+        assert_eq!(made.names.label.as_deref(), Some("k"));
+        assert_eq!(made.names.cka_id.as_deref(), Some(&[1][..]));
+    }
+
+    /// Q12: NSS refuses uses one by one. Fails where `usage` takes a flag that is there for true.
+    #[test]
+    fn uses_that_are_refused_are_not_taken() {
+        let bits = 2048_u64.to_ne_bytes();
+        let made = pair(
+            Pairs::Rsa,
+            &[
+                (CKA_MODULUS_BITS, &bits),
+                (CKA_PUBLIC_EXPONENT, &[1, 0, 1]),
+                (CKA_WRAP, FALSE),
+                (CKA_VERIFY_RECOVER, FALSE),
+                (CKA_DERIVE, FALSE),
+            ],
+            &[
+                (CKA_TOKEN, TRUE),
+                (CKA_SIGN, TRUE),
+                (CKA_DERIVE, FALSE),
+                (CKA_DECRYPT, FALSE),
+            ],
+        );
+        assert_eq!(made.unwrap().usage, Usage::SIGN);
+        let derives: Given<'_> = &[(CKA_TOKEN, TRUE), (CKA_DERIVE, TRUE)];
+        let usage = pair(Pairs::Ec, &[(CKA_EC_PARAMS, P256)], derives).unwrap();
+        assert!(usage.usage.agree && !usage.usage.sign);
+    }
+
+    /// Q12: Java and node want pairs for the session. Fails without the first two lines of
+    /// `key_pair`, or the look at CKA_EXTRACTABLE.
+    #[test]
+    fn pairs_of_a_session_and_keys_to_take_away_are_refused() {
+        let curve: Given<'_> = &[(CKA_EC_PARAMS, P256)];
+        let refused: [Given<'_>; 3] = [
+            &[],
+            &[(CKA_TOKEN, FALSE), (CKA_SENSITIVE, FALSE)],
+            &[(CKA_TOKEN, TRUE), (CKA_EXTRACTABLE, TRUE)],
+        ];
+        for private in refused {
+            let made = pair(Pairs::Ec, curve, private).unwrap_err();
+            assert_eq!(made, Rv::TEMPLATE_INCONSISTENT);
+        }
+    }
+
+    /// Fails where `rsa` does not look at the exponent.
+    #[test]
+    fn other_sizes_and_exponents_are_refused() {
+        let token: Given<'_> = &[(CKA_TOKEN, TRUE)];
+        let rsa = |bits: u64, exponent: &[u8]| {
+            let bits = bits.to_ne_bytes();
+            let public = [
+                (CKA_MODULUS_BITS, &bits[..]),
+                (CKA_PUBLIC_EXPONENT, exponent),
+            ];
+            pair(Pairs::Rsa, &public, token).map(|made| made.kind)
+        };
+        assert_eq!(rsa(2048, &[0, 1, 0, 1]), Ok(KeyKind::Rsa2048));
+        assert_eq!(rsa(2048, &[3]), Err(Rv::ATTRIBUTE_VALUE_INVALID));
+        assert_eq!(rsa(1024, &[1, 0, 1]), Err(Rv::KEY_SIZE_RANGE));
+        assert_eq!(rsa(3072, &[1, 0, 1]), Err(Rv::KEY_SIZE_RANGE));
+        let none = pair(Pairs::Ec, &[], token).unwrap_err();
+        assert_eq!(none, Rv::TEMPLATE_INCOMPLETE);
     }
 }
