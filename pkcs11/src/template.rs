@@ -328,6 +328,9 @@ mod tests {
             ],
         );
         assert_eq!(made.unwrap().usage, Usage::SIGN);
+        let refuses: Given<'_> = &[(CKA_TOKEN, TRUE), (CKA_DERIVE, FALSE)];
+        let made = pair(Pairs::Ec, &[(CKA_EC_PARAMS, P256)], refuses);
+        assert_eq!(made.unwrap().usage, Usage::SIGN);
         let derives: Given<'_> = &[(CKA_TOKEN, TRUE), (CKA_DERIVE, TRUE)];
         let usage = pair(Pairs::Ec, &[(CKA_EC_PARAMS, P256)], derives).unwrap();
         assert!(usage.usage.agree && !usage.usage.sign);
