@@ -442,11 +442,12 @@ mod tests {
             only(long, &[Scheme::RsaPkcs1(Sha512), Scheme::RsaPss(Sha512)]),
             only(KeyKind::EcP256, &[Scheme::Ecdsa]),
         ];
-        let with = |plan: fn(&Mechanism<'_>, &[Capability], KeyKind) -> _, kind, hash, key| {
-            Mechanism::with_pss(kind, hash, |mechanism| {
-                plan(mechanism, &token, key).map(|_: Plan| ())
-            })
-        };
+        let with =
+            |plan: fn(&Mechanism<'_>, &[Capability], KeyKind) -> Result<Plan>, kind, hash, key| {
+                Mechanism::with_pss(kind, hash, |mechanism| {
+                    plan(mechanism, &token, key).map(|_| ())
+                })
+            };
         let sign = |kind, hash, key| with(signing, kind, hash, key);
         let none = None::<(Hash, Ulong, Ulong)>;
         let (sha256, sha512) = (Some(HASHES[0]), Some(HASHES[2]));
