@@ -214,6 +214,8 @@ pub struct BackEnd {
     pub name: &'static str,
     /// What it is, in a line.
     pub summary: &'static str,
+    /// Whether its keys are in hardware.
+    pub hardware: bool,
     /// The settings that it knows: name and meaning. One called `timeout` is the time in seconds
     /// that the device is given; clients of the key service wait longer than that.
     pub settings: &'static [(&'static str, &'static str)],

@@ -38,6 +38,7 @@ fn token(dir: &Path) {
         serial: "0123456789abcdef".into(),
         model: "Test".into(),
         back_end: "none".into(),
+        hardware: false,
         binding: None,
         settings: Default::default(),
         capabilities: Vec::new(),

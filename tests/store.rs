@@ -26,6 +26,7 @@ fn record() -> TokenRecord {
         serial: "0123456789abcdef".into(),
         model: "Test".into(),
         back_end: "none".into(),
+        hardware: false,
         binding: None,
         settings: Default::default(),
         capabilities: Vec::new(),

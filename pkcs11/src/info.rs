@@ -79,7 +79,7 @@ pub(crate) fn session(slot: Ulong, writable: bool) -> CK_SESSION_INFO {
 
 /// Whether the keys of a token are in hardware.
 pub(crate) fn is_hardware(token: &TokenRecord) -> bool {
-    token.back_end == "tpm"
+    token.hardware
 }
 
 /// Text padded with spaces and cut between characters. Without a NUL: some clients stop there,

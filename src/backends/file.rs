@@ -19,6 +19,7 @@ use crate::secret::Secret;
 pub const BACK_END: BackEnd = BackEnd {
     name: "file",
     summary: "keys under a secret file in the token's directory",
+    hardware: false,
     settings: &[],
     check,
     create,

@@ -42,6 +42,7 @@ use tss2::Wrapped;
 pub const BACK_END: BackEnd = BackEnd {
     name: "tpm",
     summary: "a TPM 2.0: keys that no software can read",
+    hardware: true,
     settings: &[
         (
             "tcti",

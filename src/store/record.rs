@@ -37,6 +37,9 @@ pub struct TokenRecord {
     pub model: String,
     /// Name of the back end.
     pub back_end: String,
+    /// Whether the keys are in hardware: the module cannot ask a back end that it has not.
+    #[serde(default)]
+    pub hardware: bool,
     /// What the back end recorded of its device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<String>,

@@ -61,6 +61,7 @@ fn describe(
         serial: info.serial.map_or_else(made_up, Ok)?,
         model: info.model,
         back_end: back_end.name.to_owned(),
+        hardware: back_end.hardware,
         binding: info.binding,
         settings: request.settings.clone(),
         capabilities: proven(provider)?,
