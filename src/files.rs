@@ -4,8 +4,10 @@
 //! descriptor, so that nothing can change between the look and the use.
 
 use std::ffi::OsStr;
+use std::fs::DirBuilder;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -272,10 +274,14 @@ pub(crate) struct WriteLock {
     _fd: OwnedFd,
 }
 
-/// Makes a directory of mode 0700, whatever the umask, with its parents.
+/// Makes a directory of mode 0700, whatever the umask, with its parents, which the group cannot
+/// write, whatever the umask.
 pub(crate) fn make_dir(path: &Path) -> Result<()> {
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
             .map_err(|e| Error::io(format!("creating {}", parent.display()), e))?;
     }
     match fs::mkdir(path, Mode::RWXU) {
