@@ -6,14 +6,18 @@
 
 mod file;
 
-use std::collections::HashSet;
 use std::env;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use file::NamedToken;
 pub use file::Setting;
+use rustix::fs::stat;
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::files::check_owner_and_mode;
 use crate::provider::{BackEnd, Settings};
 use crate::service::{Link, RemoteToken, TokenPlace, open_store};
 use crate::store::Store;
@@ -92,7 +96,16 @@ pub struct Config {
     pub stores: Vec<PathBuf>,
     /// Path of the key service.
     pub devkeyd: PathBuf,
-    named: Vec<file::NamedToken>,
+    layers: Vec<Layer>,
+}
+
+/// What one configuration file says, or would say.
+#[derive(Debug)]
+struct Layer {
+    store: Option<PathBuf>,
+    named: Vec<NamedToken>,
+    /// Whether it is the user's own, and not the system's.
+    own: bool,
 }
 
 /// A token that was found.
@@ -104,6 +117,8 @@ pub struct FoundToken {
     pub dir: PathBuf,
     /// Settings from the configuration, which go before those of its record.
     pub settings: Vec<Setting>,
+    /// Whether it is of the user's own configuration or store, and not of the system's.
+    pub own: bool,
 }
 
 impl Config {
@@ -116,104 +131,151 @@ impl Config {
             files: Vec::new(),
             stores: Vec::new(),
             devkeyd: PathBuf::from(DEVKEYD),
-            named: Vec::new(),
+            layers: Vec::new(),
         };
         if let Some(only) = &environment.config {
-            config.read(only, None)?;
+            config.read(only, None, true)?;
             return Ok(config);
         }
-        config.read_if_there(Path::new(SYSTEM_CONFIG), Some(Path::new(SYSTEM_STORE)))?;
-        let store = environment
-            .data_home
-            .as_ref()
-            .map(|home| home.join("devkey"));
+        config.read_if_there(Path::new(SYSTEM_CONFIG), Some(SYSTEM_STORE.into()), false)?;
+        let store = environment.data_home.as_ref();
+        let store = store.map(|home| home.join("devkey"));
         match environment.user_config() {
-            Some(user) => config.read_if_there(&user, store.as_deref())?,
-            None => config.stores.extend(store),
+            Some(user) => config.read_if_there(&user, store, true)?,
+            None => config.add(store, Vec::new(), true),
         }
         Ok(config)
     }
 
     /// All tokens, those that the configuration names first, the others in order of their names.
+    /// Two may have one name; each has a directory of its own.
     pub fn tokens(&self) -> Vec<FoundToken> {
-        let mut found: Vec<FoundToken> = Vec::new();
-        let placed = self.named.iter().filter(|token| token.enabled);
-        for token in placed {
-            let dir = token
-                .directory
-                .clone()
-                .or_else(|| self.find_dir(&token.name));
-            found.extend(dir.map(|dir| FoundToken {
-                name: token.name.clone(),
-                dir,
-                settings: token.settings.clone(),
-            }));
+        let mut found: Vec<(FoundToken, bool)> = Vec::new();
+        for (layer, table) in self.tables() {
+            if let Some(dir) = self.dir_of(layer, table) {
+                apply(&mut found, dir, layer, table);
+            }
         }
-        let mut names: HashSet<String> =
-            self.named.iter().map(|token| token.name.clone()).collect();
-        for store in &self.stores {
-            for name in token_dirs(store) {
-                if names.insert(name.clone()) {
-                    found.push(FoundToken {
-                        dir: store.join(&name),
-                        name,
-                        settings: Vec::new(),
-                    });
+        for layer in &self.layers {
+            for (name, dir) in layer.store.iter().flat_map(|store| token_dirs(store)) {
+                if !found.iter().any(|(known, _)| known.dir == dir) {
+                    let (settings, own) = (Vec::new(), layer.own);
+                    found.push((
+                        FoundToken {
+                            name,
+                            dir,
+                            settings,
+                            own,
+                        },
+                        true,
+                    ));
                 }
             }
         }
-        found
+        let enabled = found.into_iter().filter(|(_, enabled)| *enabled);
+        enabled.map(|(token, _)| token).collect()
     }
 
     /// Those tokens that the configuration names and that are nowhere, each an error at its line.
     pub fn unplaced(&self) -> Vec<Error> {
-        let lost = |token: &&file::NamedToken| match &token.directory {
-            Some(dir) => !Store::exists(dir),
-            None => self.find_dir(&token.name).is_none(),
-        };
-        let named = self.named.iter().filter(|token| token.enabled);
-        named
-            .filter(lost)
-            .map(|token| token.error(format!("there is no token {}", token.name)))
+        let tables = self.tables();
+        let named = tables.filter(|(_, table)| table.enabled != Some(false));
+        let lost = named.filter(|(layer, table)| {
+            let dir = self.dir_of(layer, table);
+            !dir.is_some_and(|dir| Store::exists(&dir))
+        });
+        lost.map(|(_, table)| table.error(format!("there is no token {}", table.name)))
             .collect()
     }
 
-    /// Where a new token of that name would live: the user's store, or the only one.
+    /// Why stores that are there are not used.
+    pub fn unusable(&self) -> Vec<Error> {
+        let listed = |store: &PathBuf| check_store(store).and_then(|()| list(store)).err();
+        self.stores.iter().filter_map(listed).collect()
+    }
+
+    /// Where a new token of that name would live: where the configuration says and none is yet,
+    /// or in the user's store, or in the only one.
     pub fn place_for(&self, name: &str) -> Result<PathBuf> {
         check_name(name)?;
-        let named = self.named.iter().find(|token| token.name == name);
-        if let Some(dir) = named.and_then(|token| token.directory.clone()) {
+        let placed = self.tables().filter(|(_, table)| table.name == name);
+        let free = |(layer, table): (&Layer, &NamedToken)| {
+            let dir = table.directory.clone();
+            dir.filter(|dir| layer.own || !Store::exists(dir))
+        };
+        if let Some(dir) = placed.filter_map(free).last() {
             return Ok(dir);
         }
-        let store = self.stores.last();
         let nowhere = || Error::input("no place for a token: set HOME, or `store` in devkey.toml");
-        Ok(store.ok_or_else(nowhere)?.join(name))
+        let store = self.stores.last().ok_or_else(nowhere)?;
+        check_store(store)?;
+        Ok(store.join(name))
     }
 
-    fn find_dir(&self, name: &str) -> Option<PathBuf> {
-        let dirs = self.stores.iter().map(|store| store.join(name));
-        dirs.into_iter().find(|dir| Store::exists(dir))
+    fn tables(&self) -> impl Iterator<Item = (&Layer, &NamedToken)> {
+        let layers = self.layers.iter();
+        layers.flat_map(|layer| layer.named.iter().map(move |table| (layer, table)))
     }
 
-    fn read_if_there(&mut self, path: &Path, store: Option<&Path>) -> Result<()> {
+    /// The token that a table is about: the one in its directory; without one, that of its name
+    /// in the file's own store, else the one that another file says, else that of another store.
+    fn dir_of(&self, layer: &Layer, table: &NamedToken) -> Option<PathBuf> {
+        let name = &table.name;
+        let elsewhere = || {
+            let mut twins = self.tables().filter(|(_, other)| other.name == *name);
+            twins.find_map(|(_, other)| other.directory.clone())
+        };
+        table
+            .directory
+            .clone()
+            .or_else(|| token_in(layer.store.as_deref()?, name))
+            .or_else(elsewhere)
+            .or_else(|| self.stores.iter().find_map(|store| token_in(store, name)))
+    }
+
+    fn read_if_there(&mut self, path: &Path, store: Option<PathBuf>, own: bool) -> Result<()> {
         match path.symlink_metadata() {
-            Ok(_) => self.read(path, store),
+            Ok(_) => self.read(path, store, own),
             Err(_) => {
-                self.stores.extend(store.map(Path::to_owned));
+                self.add(store, Vec::new(), own);
                 Ok(())
             }
         }
     }
 
-    fn read(&mut self, path: &Path, store: Option<&Path>) -> Result<()> {
+    fn read(&mut self, path: &Path, store: Option<PathBuf>, own: bool) -> Result<()> {
         let parsed = file::read(path)?;
-        self.stores
-            .extend(parsed.store.or(store.map(Path::to_owned)));
+        self.add(parsed.store.or(store), parsed.tokens, own);
         self.devkeyd = parsed.devkeyd.unwrap_or(std::mem::take(&mut self.devkeyd));
-        self.named.extend(parsed.tokens);
         self.files.push(path.to_owned());
         Ok(())
     }
+
+    fn add(&mut self, store: Option<PathBuf>, named: Vec<NamedToken>, own: bool) {
+        self.stores.extend(store.clone());
+        self.layers.push(Layer { store, named, own });
+    }
+}
+
+/// Adds what a table says to what was said of the same directory before.
+fn apply(found: &mut Vec<(FoundToken, bool)>, dir: PathBuf, layer: &Layer, table: &NamedToken) {
+    let known = found.iter_mut().find(|(known, _)| known.dir == dir);
+    let Some((token, enabled)) = known else {
+        let token = FoundToken {
+            name: table.name.clone(),
+            dir,
+            settings: table.settings.clone(),
+            own: layer.own,
+        };
+        found.push((token, table.enabled.unwrap_or(true)));
+        return;
+    };
+    let said = |name: &str| table.settings.iter().any(|setting| setting.name == name);
+    token.settings.retain(|setting| !said(&setting.name));
+    token.settings.extend(table.settings.iter().cloned());
+    token.name.clone_from(&table.name);
+    token.own |= layer.own;
+    *enabled = table.enabled.unwrap_or(*enabled);
 }
 
 impl FoundToken {
@@ -264,20 +326,146 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The names of a store's tokens, sorted. A store that cannot be read has none; it is said why.
-fn token_dirs(store: &Path) -> Vec<String> {
+/// Refuses a store that others could put a token into. One that is not there is none.
+fn check_store(store: &Path) -> Result<()> {
+    match stat(store) {
+        Ok(stat) => check_owner_and_mode(store, &stat),
+        Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(unreadable(store, e.into())),
+    }
+}
+
+/// The token of that name in a store that may be used.
+fn token_in(store: &Path, name: &str) -> Option<PathBuf> {
+    let dir = store.join(name);
+    (check_store(store).is_ok() && Store::exists(&dir)).then_some(dir)
+}
+
+/// A store's tokens, sorted. A store that cannot be used has none; it is said why.
+fn token_dirs(store: &Path) -> Vec<(String, PathBuf)> {
+    let listed = check_store(store).and_then(|()| list(store));
+    let mut names = listed.unwrap_or_else(|e| {
+        log::warn!("{e}");
+        Vec::new()
+    });
+    names.sort_unstable();
+    let place = |name: String| (name.clone(), store.join(name));
+    let dirs = names.into_iter().map(place);
+    dirs.filter(|(_, dir)| Store::exists(dir)).collect()
+}
+
+/// The names in a store that can be tokens'.
+fn list(store: &Path) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(store) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
-        Err(e) => {
-            log::warn!("{}: {e}", store.display());
-            return Vec::new();
-        }
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(unreadable(store, e)),
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names
-        .filter(|name| check_name(name).is_ok() && Store::exists(&store.join(name)))
-        .collect();
-    names.sort_unstable();
-    names
+    Ok(names.filter(|name| check_name(name).is_ok()).collect())
+}
+
+fn unreadable(store: &Path, error: std::io::Error) -> Error {
+    Error::io(format!("reading {}", store.display()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A system's and a user's configuration and store, with a token in each for each name.
+    fn two(home: &Path, names: &[&str], system: &str, user: &str) -> Config {
+        let mut config = Config {
+            files: Vec::new(),
+            stores: Vec::new(),
+            devkeyd: PathBuf::new(),
+            layers: Vec::new(),
+        };
+        for (of, text, own) in [("system", system, false), ("user", user, true)] {
+            for name in names {
+                fs::create_dir_all(home.join(of).join(name)).unwrap();
+                fs::write(home.join(of).join(name).join("token"), "").unwrap();
+            }
+            let path = home.join(format!("{of}.toml"));
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            config.read(&path, Some(home.join(of)), own).unwrap();
+        }
+        config
+    }
+
+    /// Name, place below `home` and settings of each token.
+    fn seen(config: &Config, home: &Path) -> Vec<String> {
+        let line = |token: FoundToken| {
+            let dir = token.dir.strip_prefix(home).unwrap().display().to_string();
+            let settings = token
+                .settings
+                .iter()
+                .map(|s| format!(" {}={}", s.name, s.value));
+            format!("{} {dir}{}", token.name, settings.collect::<String>())
+        };
+        config.tokens().into_iter().map(line).collect()
+    }
+
+    /// Seen to fail with `known.name == name` for `known.dir == dir` in `tokens`.
+    #[test]
+    fn tokens_of_one_name_are_both_listed() {
+        let home = tempfile::tempdir().unwrap();
+        let config = two(home.path(), &["a"], "", "");
+        assert_eq!(seen(&config, home.path()), ["a system/a", "a user/a"]);
+        let own: Vec<bool> = config.tokens().iter().map(|token| token.own).collect();
+        assert_eq!(own, [false, true]);
+        assert_eq!(config.place_for("b").unwrap(), home.path().join("user/b"));
+    }
+
+    /// Seen to fail with `enabled` and with `settings` left as they are in `apply`.
+    #[test]
+    fn the_users_file_goes_before_the_systems_key_by_key() {
+        let home = tempfile::tempdir().unwrap();
+        let far = home.path().join("far");
+        let system = format!("[token.x]\ndirectory = {far:?}\nt = '1'\nu = '2'\n");
+        let config = two(home.path(), &[], &system, "[token.x]\nt = '3'\n");
+        assert_eq!(seen(&config, home.path()), ["x far u=2 t=3"]);
+        let config = two(home.path(), &[], &system, "[token.x]\nenabled = false\n");
+        assert_eq!(seen(&config, home.path()), [""; 0]);
+        let renamed = format!("[token.y]\ndirectory = {far:?}\n");
+        let config = two(home.path(), &[], &system, &renamed);
+        assert_eq!(seen(&config, home.path()), ["y far t=1 u=2"]);
+    }
+
+    /// Seen to fail without the file's own store in `dir_of`.
+    #[test]
+    fn a_table_is_about_the_token_of_its_own_files_store() {
+        let home = tempfile::tempdir().unwrap();
+        let off = "[token.a]\nenabled = false\n";
+        let config = two(home.path(), &["a"], "", off);
+        assert_eq!(seen(&config, home.path()), ["a system/a"]);
+        let config = two(home.path(), &["a"], off, "");
+        assert_eq!(seen(&config, home.path()), ["a user/a"]);
+        fs::remove_dir_all(home.path().join("user")).unwrap();
+        let config = two(home.path(), &[], "", off);
+        assert_eq!(seen(&config, home.path()), [""; 0]);
+    }
+
+    /// Seen to fail with `check_store` taken out of `token_in`, and out of `token_dirs`.
+    #[test]
+    fn a_store_that_others_can_write_is_not_used() {
+        let home = tempfile::tempdir().unwrap();
+        let config = two(home.path(), &["a"], "", "[token.a]\n");
+        let (system, user) = (home.path().join("system"), home.path().join("user"));
+        let mode = |dir, mode| fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
+        mode(&user, 0o770);
+        assert_eq!(seen(&config, home.path()), ["a system/a"]);
+        let [Error::Refused { path, reason }] = &*config.unusable() else {
+            panic!("{:?}", config.unusable());
+        };
+        assert_eq!((path, reason.contains("chmod go-w")), (&user, true));
+        assert!(config.place_for("b").is_err());
+        mode(&system, 0o777);
+        assert_eq!(seen(&config, home.path()), [""; 0]);
+        assert_eq!(config.unplaced().len(), 1);
+    }
 }

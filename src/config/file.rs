@@ -24,7 +24,7 @@ pub(super) struct Parsed {
 pub(super) struct NamedToken {
     pub(super) name: String,
     pub(super) directory: Option<PathBuf>,
-    pub(super) enabled: bool,
+    pub(super) enabled: Option<bool>,
     pub(super) settings: Vec<Setting>,
     path: PathBuf,
     line: usize,
@@ -111,7 +111,7 @@ impl Source<'_> {
         let mut token = NamedToken {
             name: name.get_ref().clone().into_owned(),
             directory: None,
-            enabled: true,
+            enabled: None,
             settings: Vec::new(),
             path: self.path.to_owned(),
             line: self.line(name.span()),
@@ -119,7 +119,7 @@ impl Source<'_> {
         for (key, value) in self.table(value)? {
             match key.get_ref().as_ref() {
                 "directory" => token.directory = Some(self.absolute(value)?),
-                "enabled" => token.enabled = self.boolean(value)?,
+                "enabled" => token.enabled = Some(self.boolean(value)?),
                 setting => token.settings.push(Setting {
                     name: setting.to_owned(),
                     value: self.string(value)?.to_owned(),

@@ -1,9 +1,7 @@
 //! `devkey config`: where the configuration is, and whether it is right.
 
-use std::path::Path;
-
+use devkey::Error;
 use devkey::config::FoundToken;
-use devkey::{Error, Result as LibraryResult};
 
 use crate::BACK_ENDS;
 use crate::failure::Failure;
@@ -17,7 +15,7 @@ use crate::tokens::Tokens;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   devkey config check
-Next: correct what it names; settings are described in devkey.toml(5).")]
+Next: correct what it names; settings are described in docs/devkey.toml.md.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -63,11 +61,7 @@ fn paths(tokens: &Tokens) -> Vec<(&'static str, String)> {
 fn check(tokens: &Tokens) -> Answer {
     let config = &tokens.config;
     let mut problems: Vec<Failure> = config.unplaced().into_iter().map(Failure::from).collect();
-    let unreadable = config
-        .stores
-        .iter()
-        .filter_map(|store| readable(store).err());
-    problems.extend(unreadable.map(Failure::from));
+    problems.extend(config.unusable().into_iter().map(Failure::from));
     let found = config.tokens();
     let mut lines = paths(tokens);
     for token in &found {
@@ -96,14 +90,4 @@ fn check_token(tokens: &Tokens, found: &FoundToken) -> Vec<Failure> {
         problems.push(Error::input(reason).into());
     }
     problems
-}
-
-/// A store that is not there has no tokens; one that cannot be read may have some.
-fn readable(store: &Path) -> LibraryResult<()> {
-    match store.read_dir() {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("reading {}", store.display()), e))
-        }
-        _ => Ok(()),
-    }
 }

@@ -37,7 +37,8 @@ impl Tokens {
         })
     }
 
-    /// The token of that name; without a name the only one, or the one called "default".
+    /// The token of that name, the user's own before the system's; without a name the only one, or
+    /// the one called "default".
     pub(crate) fn find(&self, name: Option<&str>) -> Result<FoundToken> {
         let found = self.config.tokens();
         let names: Vec<&str> = found.iter().map(|token| token.name.as_str()).collect();
@@ -47,7 +48,8 @@ impl Tokens {
             (None, [only]) => only,
             (None, _) => DEFAULT_TOKEN,
         };
-        if let Some(token) = found.iter().find(|token| token.name == wanted) {
+        let of_name = || found.iter().filter(|token| token.name == wanted);
+        if let Some(token) = of_name().find(|token| token.own).or(of_name().next()) {
             return Ok(token.clone());
         }
         Err(match (name, names.is_empty()) {
