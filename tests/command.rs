@@ -277,6 +277,43 @@ fn a_command_with_capabilities_ignores_its_environment() {
     assert!(output.status.success(), "{}", said(&output));
 }
 
+/// Fails where `settings` in init.rs leaves out `set`, where `LocalToken::create` checks no
+/// settings, and where `name` does not take the directory's.
+#[test]
+fn any_back_end_is_named_and_set() {
+    let home = Home::new();
+    let made = home.ok(&[
+        "init",
+        "--back-end",
+        "file",
+        "--dir",
+        home.path("web").to_str().unwrap(),
+    ]);
+    assert!(made.starts_with("made token web\n"), "{made}");
+    assert!(made.contains("[token.web]"), "{made}");
+    let refused = "back end file has no setting \"colour\"; it has none";
+    home.fails(&["init", "--set", "colour=red"], &[refused]);
+    let unknown = home.run(&["init", "--back-end", "puf"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(
+        said(&unknown).contains("[possible values: file"),
+        "{}",
+        said(&unknown)
+    );
+}
+
+/// Fails where `make_dir` in src/files.rs leaves the parents to the umask.
+#[test]
+fn a_generous_umask_does_no_harm() {
+    let home = Home::new();
+    let output = home
+        .command("sh")
+        .args(["-c", "umask 0; exec \"$0\" init", DEVKEY])
+        .output();
+    assert!(output.unwrap().status.success());
+    home.ok(&["key", "new", "laptop"]);
+}
+
 /// Fails where `open_all` in tokens.rs stops at the first error, or `list` in key.rs leaves out
 /// `broken`.
 #[test]

@@ -1,11 +1,13 @@
 //! `devkey init`: makes a token.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf, absolute};
 
-use devkey::Error;
-use devkey::config::DEFAULT_TOKEN;
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use devkey::config::{DEFAULT_TOKEN, check_name};
 use devkey::provider::{BackEnd, Settings};
 use devkey::token::{LocalToken, Token, TokenRequest};
+use devkey::{Error, Result as LibraryResult};
 use rustix::process::geteuid;
 
 use crate::failure::{Failure, Result};
@@ -24,12 +26,19 @@ const TPM: &str = "tpm";
 #[command(after_help = "Examples:
   devkey init                     a file token called \"default\"
   devkey init --tpm board         a token called \"board\" in the machine's TPM
+  devkey init --dir /var/lib/devkey/web   as root: a token of the system, called \"web\"
 Next: make a key on it with `devkey key new LABEL`.")]
 pub(crate) struct Args {
-    /// Keep the keys in the machine's TPM 2.0
-    #[arg(long)]
+    /// What keeps the keys
+    #[arg(long, value_name = "NAME", default_value = FILE, value_parser = back_ends())]
+    back_end: String,
+    /// A setting of the back end; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    set: Vec<(String, String)>,
+    /// Keep the keys in the machine's TPM 2.0: short for --back-end tpm
+    #[arg(long, conflicts_with = "back_end")]
     tpm: bool,
-    /// How the TPM is reached [default: device:/dev/tpmrm0]
+    /// How the TPM is reached [default: device:/dev/tpmrm0]: short for --set tcti=TCTI
     #[arg(long, requires = "tpm")]
     tcti: Option<String>,
     /// The token's label, shown by ssh and browsers [default: NAME, "devkey" for "default"]
@@ -38,64 +47,93 @@ pub(crate) struct Args {
     /// Directory to make it in, which must not exist [default: by devkey.toml, or in your home]
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// The token's name
-    #[arg(default_value = DEFAULT_TOKEN, value_parser = parse_name)]
-    name: String,
+    /// The token's name [default: that of DIR, or "default"]
+    #[arg(value_parser = parse_name)]
+    name: Option<String>,
 }
 
 impl Args {
-    fn label(&self) -> &str {
+    /// What it is called: in a store a token has the name of its directory.
+    fn name(&self) -> Result<&str> {
+        match (&self.name, &self.dir) {
+            (Some(name), _) => Ok(name),
+            (None, None) => Ok(DEFAULT_TOKEN),
+            (None, Some(dir)) => {
+                let name = dir.file_name().and_then(OsStr::to_str).unwrap_or_default();
+                check_name(name)?;
+                Ok(name)
+            }
+        }
+    }
+
+    fn label<'a>(&'a self, name: &'a str) -> &'a str {
         match self.label.as_deref() {
             Some(label) => label,
-            None if self.name == DEFAULT_TOKEN => "devkey",
-            None => &self.name,
+            None if name == DEFAULT_TOKEN => "devkey",
+            None => name,
         }
     }
 
     fn settings(&self) -> Settings {
-        let tcti = self.tcti.iter();
-        tcti.map(|tcti| ("tcti".to_owned(), tcti.clone())).collect()
+        let tcti = self
+            .tcti
+            .iter()
+            .map(|tcti| ("tcti".to_owned(), tcti.clone()));
+        self.set.iter().cloned().chain(tcti).collect()
     }
+
+    fn back_end(&self) -> Result<&'static BackEnd> {
+        let name = if self.tpm { TPM } else { &self.back_end };
+        let known = BACK_ENDS.iter().find(|known| known.name == name);
+        known.ok_or_else(|| {
+            let error = Error::unsupported(format!("this build of devkey has no {name} back end"));
+            Failure::new(error, "use a file token: devkey init")
+        })
+    }
+}
+
+/// The registered back ends, for help and errors.
+fn back_ends() -> PossibleValuesParser {
+    let value = |known: &BackEnd| PossibleValue::new(known.name).help(known.summary);
+    PossibleValuesParser::new(BACK_ENDS.iter().map(value))
+}
+
+fn parse_setting(text: &str) -> LibraryResult<(String, String)> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| Error::input("KEY=VALUE is wanted"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let tokens = Tokens::load()?;
-    let dir = place(args, &tokens)?;
+    let name = args.name()?;
+    let dir = place(args, name, &tokens)?;
     let request = TokenRequest {
         dir: &dir,
-        label: args.label(),
+        label: args.label(name),
         settings: args.settings(),
     };
-    let made = LocalToken::create(back_end(args.tpm)?, &request).map_err(explain)?;
+    let made = LocalToken::create(args.back_end()?, &request).map_err(explain)?;
     let record = made.store().token();
-    let mut text = format!("made token {}\n", args.name);
+    let mut text = format!("made token {name}\n");
     text += &output::fields(&token::summary(record, &dir));
-    if tokens.find(Some(&args.name)).is_err() {
+    if !tokens.find(Some(name)).is_ok_and(|found| found.dir == dir) {
         text += &format!(
-            "\nto have it found, put this into devkey.toml:\n  [token.{}]\n  directory = {:?}\n",
-            args.name, dir
+            "\nto have it found, put this into devkey.toml:\n  [token.{name}]\n  directory = {dir:?}\n"
         );
     }
-    text += &format!("\nnext: devkey key new --token {} LABEL\n", args.name);
+    text += &format!("\nnext: devkey key new --token {name} LABEL\n");
     Ok(Answer::text(text))
 }
 
-fn back_end(tpm: bool) -> Result<&'static BackEnd> {
-    let name = if tpm { TPM } else { FILE };
-    let known = BACK_ENDS.iter().find(|known| known.name == name);
-    known.ok_or_else(|| {
-        let error = Error::unsupported(format!("this build of devkey has no {name} back end"));
-        Failure::new(error, "use a file token: devkey init")
-    })
-}
-
 /// The directory to be made. A name that the configuration gives to a directory is free until
-/// there is one.
-fn place(args: &Args, tokens: &Tokens) -> Result<PathBuf> {
+/// there is one, and a token of the system leaves its name to the user.
+fn place(args: &Args, name: &str, tokens: &Tokens) -> Result<PathBuf> {
     let all = tokens.config.tokens();
-    let mut twins = all.iter().filter(|token| token.name == args.name);
+    let mut twins = all.iter().filter(|token| token.name == name && token.own);
     if let Some(twin) = twins.find(|twin| twin.dir.symlink_metadata().is_ok()) {
-        return Err(exists(&args.name, &twin.dir));
+        return Err(exists(name, &twin.dir));
     }
     if let Some(dir) = &args.dir {
         let dir = absolute(dir).map_err(|e| Error::io(format!("finding {}", dir.display()), e))?;
@@ -106,7 +144,7 @@ fn place(args: &Args, tokens: &Tokens) -> Result<PathBuf> {
         let error = Error::input("no place for a token: HOME is not set");
         return Err(Failure::new(error, "set HOME, or name a place with --dir"));
     }
-    Ok(tokens.config.place_for(&args.name)?)
+    Ok(tokens.config.place_for(name)?)
 }
 
 fn exists(name: &str, dir: &Path) -> Failure {

@@ -43,7 +43,7 @@ const BACK_ENDS: &[BackEnd] = &[
   devkey key new laptop         make a key on it and print its OpenSSH line
 
 Exit code: 0, 1 where something failed, 2 for a wrong command line.
-DEVKEY_LOG=debug says more on standard error. Settings: devkey.toml(5), `devkey config`."
+DEVKEY_LOG=debug says more on standard error. Settings: docs/devkey.toml.md, `devkey config`."
 )]
 struct Cli {
     #[command(subcommand)]
