@@ -151,6 +151,7 @@ mod tests {
             name: "t".to_owned(),
             dir: dir.to_owned(),
             settings: Vec::new(),
+            own: true,
         };
         (Slot::open(&found, &link, |_| false).unwrap(), link)
     }
