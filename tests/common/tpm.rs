@@ -93,9 +93,12 @@ impl Swtpm {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        self.child = Some(child);
+        let child = self.child.insert(child);
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", control)).is_err() {
+            // Another program may have taken the port meanwhile.
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "swtpm on port {port}: {ended:?}");
             assert!(
                 began.elapsed() < Duration::from_secs(10),
                 "swtpm did not start"
