@@ -4,7 +4,12 @@
 PREFIX   ?= /usr/local
 CARGO    ?= cargo
 PACKAGES ?= --install
-TRIPLET  ?= $(shell $(CC) -print-multiarch 2>/dev/null)
+# Without a compiler yet, by what is there.
+TRIPLET  ?= $(shell $(CC) -print-multiarch 2>/dev/null || (cd /usr/lib && ls -d "$$(uname -m)-linux-gnu") 2>/dev/null)
+LIBDIR   ?= $(PREFIX)/lib$(addprefix /,$(TRIPLET))
+
+devkeyd = $(PREFIX)/libexec/devkey/devkeyd
+module  = $(LIBDIR)/pkcs11/devkey-pkcs11.so
 
 # A rustup that the login shell has not put into PATH, as under sudo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -15,7 +20,7 @@ needs = sh packaging/prerequisites $(PACKAGES)
 # features, and libtss2 must not enter the programs that load the module.
 cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked $(1) -p devkey-pkcs11
 
-.PHONY: help build release demo test bench lint install
+.PHONY: help build release demo test bench lint install uninstall
 .NOTPARALLEL:
 
 help:
@@ -24,18 +29,22 @@ help:
 	@echo 'make test     everything, with the real clients and a software TPM'
 	@echo 'make bench    speed, beside SoftHSM and tpm2-pkcs11'
 	@echo 'make lint     format, clippy, licences'
-	@echo 'make install  into PREFIX ($(PREFIX)), below DESTDIR ($(or $(DESTDIR),/)); builds a release if there is none'
+	@echo 'make install  into PREFIX ($(PREFIX)), below DESTDIR ($(or $(DESTDIR),/)); uninstall takes it out again'
 
 build:
 	@$(needs) build
 	@$(call cargo_build)
 
+# The programs look for each other where `make install` with the same PREFIX puts them.
+release: export DEVKEY_DEVKEYD_PATH = $(devkeyd)
+release: export DEVKEY_MODULE_PATH = $(module)
 release:
 	@$(needs) build
 	@$(call cargo_build,--release)
 
 demo:
 	@$(needs) demo
+	@[ -e target/debug/devkey ] || echo 'Building; the first time takes some minutes.'
 	@$(call cargo_build,--quiet)
 	@packaging/demo
 
@@ -57,10 +66,13 @@ lint:
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	else echo 'cargo deny is not installed, so licences and sources went unchecked; install it with: cargo install --locked cargo-deny'; fi
 
-target/release/devkey target/release/devkeyd target/release/libdevkey_pkcs11.so:
-	@$(MAKE) --no-print-directory release
-
-install: target/release/devkey target/release/devkeyd target/release/libdevkey_pkcs11.so
+# Under sudo the build is left to the user who called: root's files in target/ would bar the next one.
+install:
+	@$(if $(SUDO_USER),sudo --set-home --user $(SUDO_USER)) $(MAKE) --no-print-directory release \
+		PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' CARGO='$(CARGO)' PACKAGES='$(PACKAGES)'
 	install -D -m 755 target/release/devkey $(DESTDIR)$(PREFIX)/bin/devkey
-	install -D -m 755 target/release/devkeyd $(DESTDIR)$(PREFIX)/libexec/devkey/devkeyd
-	install -D -m 644 target/release/libdevkey_pkcs11.so $(DESTDIR)$(PREFIX)/lib/$(TRIPLET)/pkcs11/devkey-pkcs11.so
+	install -D -m 755 target/release/devkeyd $(DESTDIR)$(devkeyd)
+	install -D -m 644 target/release/libdevkey_pkcs11.so $(DESTDIR)$(module)
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/devkey $(DESTDIR)$(devkeyd) $(DESTDIR)$(module)
