@@ -9,6 +9,7 @@ pub mod backends;
 pub mod config;
 pub mod error;
 mod files;
+pub mod fork;
 pub mod key;
 pub mod provider;
 pub mod secret;

@@ -18,6 +18,7 @@ pub use create::TokenRequest;
 pub use crate::store::record::MAX_NAME;
 
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
 use crate::provider::{BackEnd, Key, KeyAuth, Place, Provider, Settings};
 use crate::secret::Secret;
@@ -184,21 +185,25 @@ impl Token for LocalToken {
     }
 
     fn sign(&self, key: &KeyRecord, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>> {
+        let _inside = fork::enter();
         permit(key.usage.sign, "sign")?;
         self.key(key)?.sign(scheme, input)
     }
 
     fn agree(&self, key: &KeyRecord, peer: &PublicKey) -> Result<Secret> {
+        let _inside = fork::enter();
         permit(key.usage.agree, "agree on keys")?;
         self.key(key)?.agree(peer)
     }
 
     fn decrypt(&self, key: &KeyRecord, scheme: DecryptScheme, ciphertext: &[u8]) -> Result<Secret> {
+        let _inside = fork::enter();
         permit(key.usage.decrypt, "decrypt")?;
         self.key(key)?.decrypt(scheme, ciphertext)
     }
 
     fn generate(&self, request: &KeyRequest) -> Result<KeyRecord> {
+        let _inside = fork::enter();
         request.names.check()?;
         let mac_key = self.mac_key()?;
         let made = self
@@ -220,6 +225,7 @@ impl Token for LocalToken {
     }
 
     fn add_certificate(&self, request: &CertificateRequest) -> Result<Certificate> {
+        let _inside = fork::enter();
         request.names.check()?;
         let mut certificate = Certificate::from_der(ObjectId::random_certificate()?, &request.der)?;
         let writer = self.store.writer()?;
@@ -234,6 +240,7 @@ impl Token for LocalToken {
     }
 
     fn rename(&self, id: &ObjectId, names: &Names) -> Result<()> {
+        let _inside = fork::enter();
         names.check()?;
         let writer = self.store.writer()?;
         let listing = self.store.list()?;
@@ -256,6 +263,7 @@ impl Token for LocalToken {
     }
 
     fn delete(&self, id: &ObjectId) -> Result<()> {
+        let _inside = fork::enter();
         let key = self.find(id)?;
         self.store.writer()?.remove(id)?;
         self.forget(id);

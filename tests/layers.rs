@@ -17,11 +17,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("secret", &["error"]),
     ("files", &["error", "secret"]),
+    ("fork", &[]),
     ("key", &["error", "secret"]),
     ("provider", &["error", "secret", "key"]),
     ("backends", &["error", "secret", "key", "files", "provider"]),
     ("store", &["error", "secret", "key", "files", "provider"]),
-    ("token", &["error", "secret", "key", "provider", "store"]),
+    (
+        "token",
+        &["error", "secret", "key", "provider", "store", "fork"],
+    ),
     (
         "service",
         &[

@@ -448,5 +448,6 @@ fn maybe(mechanism: Ptr<'_, CK_MECHANISM>) -> Result<Option<Mechanism<'_>>> {
 }
 
 fn random(buffer: &mut [u8]) -> Result<()> {
+    let _inside = devkey::fork::enter();
     aws_lc_rs::rand::fill(buffer).map_err(|_| Rv::FUNCTION_FAILED)
 }

@@ -51,6 +51,11 @@ pub(crate) fn initialize() -> Result<()> {
     if before.as_ref().is_some_and(|before| before.is_ours()) {
         return Err(Rv::ALREADY_INITIALIZED);
     }
+    // A host's own handler may initialise in a child before ours has run.
+    if before.is_some() {
+        devkey::fork::reset();
+    }
+    raw::watch_forks();
     let module = Arc::new(Module::new(secure)?);
     module.look_for_tokens();
     let seen = STATE.compare_and_swap(&before, Some(module));

@@ -15,11 +15,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, io, ptr, slice, thread};
 
 use cryptoki_sys::*;
-use devkey::Error;
+use devkey::{Error, fork};
 use zeroize::{Zeroize, Zeroizing};
 
 pub(crate) use answer::{Answer, Room, fill, put_list};
@@ -192,6 +193,26 @@ impl Zeroize for Interface {
 pub(crate) fn is_secure() -> bool {
     // SAFETY: getauxval(3) reads a constant of the process.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Has the host's forks wait for operations in other threads; see [`fork`]. Once in a process and
+/// its children: the module stays loaded, so the handlers stay good.
+pub(crate) fn watch_forks() {
+    static WATCHED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn close() {
+        fork::close();
+    }
+    extern "C" fn open() {
+        fork::open();
+    }
+    extern "C" fn reset() {
+        fork::reset();
+    }
+    if !WATCHED.swap(true, Ordering::Relaxed) {
+        // SAFETY: functions of ours that are never unloaded and touch atomic numbers only. Where
+        // there is no memory for them, forks are as dangerous as without.
+        unsafe { libc::pthread_atfork(Some(close), Some(open), Some(reset)) };
+    }
 }
 
 /// Writes a line to standard error in one go and without any lock. What cannot be written is lost.

@@ -1,0 +1,91 @@
+//! Keeps fork(2) and cryptography apart.
+//!
+//! aws-lc guards its random generator by locks, and a forked child inherits them as the parent's
+//! other threads hold them: its first signature would then wait for ever. So a host's fork waits
+//! until no thread is inside, and none gets in meanwhile. The module calls [`close`], [`open`] and
+//! [`reset`] from pthread_atfork(3) handlers; elsewhere [`enter`] costs two additions.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+static FORKING: AtomicBool = AtomicBool::new(false);
+
+/// How long a fork waits for operations in other threads. Only the making of a large RSA key takes
+/// longer; a host that forks in a signal handler amid an operation must not wait for itself.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Held by a thread that is inside.
+#[derive(Debug)]
+#[must_use]
+pub struct Inside(());
+
+/// Waits for a fork in another thread and keeps the next one waiting.
+pub fn enter() -> Inside {
+    let began = Instant::now();
+    loop {
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        if !FORKING.load(Ordering::SeqCst) || began.elapsed() > 2 * PATIENCE {
+            return Inside(());
+        }
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+        thread::yield_now();
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // A child that forked amid an operation counts from zero.
+        let _ = INSIDE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |inside| {
+            inside.checked_sub(1)
+        });
+    }
+}
+
+/// Before a fork: lets nobody in and waits until all are out.
+pub fn close() {
+    FORKING.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    while INSIDE.load(Ordering::SeqCst) > 0 && began.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_micros(20));
+    }
+}
+
+/// After a fork, in the parent.
+pub fn open() {
+    FORKING.store(false, Ordering::SeqCst);
+}
+
+/// After a fork, in the child, where no other thread is.
+pub fn reset() {
+    INSIDE.store(0, Ordering::SeqCst);
+    open();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails with the wait in `close` left out, and with the load of `FORKING` in `enter`.
+    #[test]
+    fn a_fork_waits_for_those_inside_and_they_for_it() {
+        let inside = enter();
+        let closing = thread::spawn(|| {
+            close();
+            Instant::now()
+        });
+        thread::sleep(Duration::from_millis(50));
+        let left = Instant::now();
+        drop(inside);
+        assert!(closing.join().unwrap() >= left);
+        let entering = thread::spawn(|| {
+            let _inside = enter();
+            Instant::now()
+        });
+        thread::sleep(Duration::from_millis(50));
+        let opened = Instant::now();
+        open();
+        assert!(entering.join().unwrap() >= opened);
+    }
+}
