@@ -76,3 +76,4 @@ install:
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/devkey $(DESTDIR)$(devkeyd) $(DESTDIR)$(module)
+	rmdir $(DESTDIR)$(dir $(devkeyd))
