@@ -145,12 +145,26 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn need_root() {
-    let root = rustix::process::geteuid().is_root();
+/// Has sudo run the calling test anew where it is not root who runs it; true where sudo did.
+fn left_to_root() -> bool {
+    if rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let this = std::env::current_exe().unwrap();
+    let test = std::thread::current().name().unwrap().to_owned();
+    let sudo = Command::new("sudo")
+        .arg("--non-interactive")
+        .arg(this)
+        .args(["--exact", &test])
+        .output();
+    let passed = sudo
+        .as_ref()
+        .is_ok_and(|run| String::from_utf8_lossy(&run.stdout).contains("1 passed"));
     assert!(
-        root,
-        "this test gives files to another user: run it as root"
+        passed,
+        "this test gives files to another user: run it as root, or after `sudo -v`: {sudo:?}"
     );
+    true
 }
 
 /// Fails where any text of the command changes: `TRYCMD=dump` shows what it says now.
@@ -256,7 +270,9 @@ fn without_a_home_there_is_no_place() {
 /// Fails where `is_secure` in tokens.rs compares ids only.
 #[test]
 fn a_command_with_capabilities_ignores_its_environment() {
-    need_root();
+    if left_to_root() {
+        return;
+    }
     let home = Home::new();
     let program = home.path("devkey");
     fs::copy(DEVKEY, &program).unwrap();
@@ -359,7 +375,9 @@ fn a_broken_record_hides_no_other() {
 /// Fails where `objection` in src/files.rs passes a mode or an owner.
 #[test]
 fn an_unsafe_store_is_refused() {
-    need_root();
+    if left_to_root() {
+        return;
+    }
     let home = Home::with_key();
     mode(&home.token(), 0o777);
     home.fails(
@@ -381,7 +399,9 @@ fn an_unsafe_store_is_refused() {
 /// Fails where `Store::exists` takes what it may not see for nothing, or `readable` in config.rs returns Ok: an unreadable store then has no tokens at all.
 #[test]
 fn an_unreadable_store_is_named() {
-    need_root();
+    if left_to_root() {
+        return;
+    }
     let home = Home::with_key();
     let said_by = |args: &[&str]| said(&home.run_as_nobody(args));
     assert!(said_by(&["key", "list"]).contains("default: no permission"));
