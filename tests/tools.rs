@@ -292,9 +292,12 @@ fn p11_kit_lists_the_module(device: &Device) {
     device.key("ec-p256", "ssh");
     let modules = device.path("home/.config/pkcs11/modules");
     fs::create_dir_all(&modules).unwrap();
+    // The clone may be in a home that is closed to this user.
+    let copy = device.path("devkey-pkcs11.so");
+    fs::copy(module(), &copy).unwrap();
     fs::write(
         modules.join("devkey.module"),
-        format!("module: {}\n", module().display()),
+        format!("module: {}\n", copy.display()),
     )
     .unwrap();
     let run = |line: &str| as_user(device).words(line).ok();

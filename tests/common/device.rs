@@ -61,7 +61,8 @@ impl Device {
             dir,
             backend,
         };
-        fs::write(device.config(), device.toml()).unwrap();
+        let devkeyd = Path::new(env!("CARGO_BIN_EXE_devkeyd"));
+        fs::write(device.config(), device.toml(devkeyd)).unwrap();
         let mut init = device.devkey().arg("init");
         if backend == Backend::Tpm {
             let (swtpm, tcti) = device.start_tpm();
@@ -147,16 +148,21 @@ impl Device {
         key
     }
 
-    /// Lets a group read the token and the configuration, as an administrator would.
+    /// Lets a group read the token and the configuration, as an administrator would, and everybody
+    /// run the key service: the clone may be in a home that is closed to others.
     pub(crate) fn share_with(&self, group: &str) {
+        let devkeyd = self.path("devkeyd");
+        if !devkeyd.exists() {
+            fs::copy(env!("CARGO_BIN_EXE_devkeyd"), &devkeyd).unwrap();
+            fs::write(self.config(), self.toml(&devkeyd)).unwrap();
+        }
         let paths = [self.store(), self.config()];
         Run::new("chgrp").args(["-R", group]).args(&paths).ok();
         Run::new("chmod").args(["-R", "g+rX"]).args(&paths).ok();
     }
 
-    fn toml(&self) -> String {
+    fn toml(&self, devkeyd: &Path) -> String {
         let store = self.store();
-        let devkeyd = env!("CARGO_BIN_EXE_devkeyd");
         format!(
             "store = {:?}\ndevkeyd = {devkeyd:?}\n",
             store.to_str().unwrap()
