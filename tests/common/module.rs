@@ -1,7 +1,7 @@
 //! The PKCS#11 module as a host loads it, with tokens of its own.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
-use std::ffi::c_void;
+use std::ffi::{OsString, c_void};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
@@ -54,7 +54,7 @@ impl Module {
     /// A module that is not initialised, with a copy of the sample token.
     pub(crate) fn loaded() -> Self {
         let module = Module::without_tokens();
-        copy_dir(sample(), &module.dir.path().join("default"));
+        put_sample(&module.dir.path().join("default"));
         module
     }
 
@@ -336,16 +336,23 @@ pub(crate) fn raw(template: &[(CK_ATTRIBUTE_TYPE, &[u8])]) -> Vec<CK_ATTRIBUTE> 
     template.iter().map(attribute).collect()
 }
 
-/// A file token "sample" with the keys p256 (signs and agrees), rsa (signs and decrypts) and ed.
-fn sample() -> &'static Path {
-    static SAMPLE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = SAMPLE.get_or_init(|| {
+/// Puts a file token "sample" there, with the keys p256 (signs and agrees), rsa (signs and
+/// decrypts) and ed. It is made once, and kept in memory: nothing would remove a directory of it.
+fn put_sample(path: &Path) {
+    static SAMPLE: OnceLock<Vec<(OsString, Vec<u8>)>> = OnceLock::new();
+    let files = SAMPLE.get_or_init(|| {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("sample");
         make_token(&path, "sample");
-        (dir, path)
+        let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
+        entries
+            .map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap()))
+            .collect()
     });
-    path
+    fs::DirBuilder::new().mode(0o700).create(path).unwrap();
+    for (name, content) in files {
+        write(&path.join(name), content);
+    }
 }
 
 /// Makes a file token of that label with the keys of the sample token.
@@ -446,7 +453,7 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-pub(crate) fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, content: &(impl AsRef<[u8]> + ?Sized)) {
     let mut options = fs::OpenOptions::new();
     let mut file = options
         .write(true)
@@ -455,7 +462,7 @@ pub(crate) fn write(path: &Path, text: &str) {
         .mode(0o600)
         .open(path)
         .unwrap();
-    file.write_all(text.as_bytes()).unwrap();
+    file.write_all(content.as_ref()).unwrap();
 }
 
 /// Runs `child` in a forked process; what it returns is its exit status.
