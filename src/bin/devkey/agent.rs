@@ -36,8 +36,8 @@ pub(crate) fn run(command: &Command) -> Outcome {
     let Command::Refresh { module } = command;
     let module = module.clone().unwrap_or_else(default_module);
     if env::var_os("SSH_AUTH_SOCK").is_none() {
-        let error = Error::NotFound("ssh-agent: SSH_AUTH_SOCK is not set".into());
-        return Err(Failure::new(error, "start one: eval \"$(ssh-agent)\""));
+        let what = "no ssh-agent: SSH_AUTH_SOCK is not set";
+        return Err(Failure::new(what, "start one: eval \"$(ssh-agent)\""));
     }
     // The agent judges the real path, and forgets a module only under the name it was added by.
     let module = module.canonicalize().map_err(|e| {
