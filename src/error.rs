@@ -60,7 +60,7 @@ pub enum Error {
         seconds: u64,
     },
     /// A key blob that this back end did not make, or that was changed since.
-    #[error("the key blob is not valid for this token")]
+    #[error("the record does not belong to this token, or was changed; put the original file back")]
     BadBlob,
     /// The back end cannot do this, whatever the input.
     #[error("not supported: {0}")]
@@ -152,6 +152,14 @@ impl Error {
     /// Bad input, with what is wrong with it.
     pub fn input(reason: impl Into<String>) -> Self {
         Error::BadInput(reason.into())
+    }
+
+    /// [`Error::NotPermitted`] to do `what`, unless it is allowed.
+    pub fn permit(allowed: bool, what: &str) -> Result<()> {
+        match allowed {
+            true => Ok(()),
+            false => Err(Error::NotPermitted(what.to_owned())),
+        }
     }
 
     /// An operation that the back end does not have.

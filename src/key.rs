@@ -78,6 +78,30 @@ impl KeyKind {
         }
     }
 
+    /// All that keys of this kind can be used for.
+    pub fn uses(self) -> Usage {
+        Usage {
+            sign: true,
+            agree: self.is_ec(),
+            decrypt: self.is_rsa(),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Unsupported`] for a usage that keys of this kind cannot have, or for none at all.
+    pub fn check_usage(self, usage: Usage) -> Result<()> {
+        let uses = self.uses();
+        if usage != Usage::NOTHING && uses.covers(usage) {
+            return Ok(());
+        }
+        let most = match (uses.agree, uses.decrypt) {
+            (true, _) => "signing and key agreement",
+            (_, true) => "signing and decryption",
+            _ => "signing",
+        };
+        Err(Error::unsupported(format!("a {self} key is for {most}")))
+    }
+
     /// Whether this is one of the NIST curves.
     pub fn is_ec(self) -> bool {
         matches!(self, KeyKind::EcP256 | KeyKind::EcP384)

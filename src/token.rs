@@ -186,19 +186,19 @@ impl Token for LocalToken {
 
     fn sign(&self, key: &KeyRecord, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>> {
         let _inside = fork::enter();
-        permit(key.usage.sign, "sign")?;
+        Error::permit(key.usage.sign, "sign")?;
         self.key(key)?.sign(scheme, input)
     }
 
     fn agree(&self, key: &KeyRecord, peer: &PublicKey) -> Result<Secret> {
         let _inside = fork::enter();
-        permit(key.usage.agree, "agree on keys")?;
+        Error::permit(key.usage.agree, "agree on keys")?;
         self.key(key)?.agree(peer)
     }
 
     fn decrypt(&self, key: &KeyRecord, scheme: DecryptScheme, ciphertext: &[u8]) -> Result<Secret> {
         let _inside = fork::enter();
-        permit(key.usage.decrypt, "decrypt")?;
+        Error::permit(key.usage.decrypt, "decrypt")?;
         self.key(key)?.decrypt(scheme, ciphertext)
     }
 
@@ -290,11 +290,4 @@ fn mac_key(secret: &Secret) -> Result<hmac::Key> {
     Ok(hmac::Key::from(
         prk.expand(&[b"record mac"], hmac::HMAC_SHA256)?,
     ))
-}
-
-fn permit(allowed: bool, what: &str) -> Result<()> {
-    match allowed {
-        true => Ok(()),
-        false => Err(Error::NotPermitted(what.to_owned())),
-    }
 }

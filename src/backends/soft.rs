@@ -65,12 +65,12 @@ impl<R: Root> Provider for SoftKeys<R> {
 
     fn capabilities(&self) -> Result<Vec<Capability>> {
         Ok(KeyKind::ALL
-            .map(|kind| Capability::new(kind, uses(kind)))
+            .map(|kind| Capability::new(kind, kind.uses()))
             .to_vec())
     }
 
     fn generate(&self, kind: KeyKind, usage: Usage, auth: &KeyAuth) -> Result<NewKey> {
-        check_usage(kind, usage)?;
+        kind.check_usage(usage)?;
         let material = self.material(Header::new(header::key(kind, usage, auth))?, auth)?;
         let (public, body) = match kind {
             KeyKind::EcP256 | KeyKind::EcP384 => checked(&material, ec::public(kind, &material)?)?,
@@ -119,34 +119,6 @@ impl<R: Root> Provider for SoftKeys<R> {
         let (header, sealed) = Header::read(blob, SEALED_LABEL, header::SEALED)?;
         self.material(header, &KeyAuth::None)?.unwrap(&[], sealed)
     }
-}
-
-/// What a key of this kind can be used for.
-fn uses(kind: KeyKind) -> Usage {
-    Usage {
-        sign: true,
-        agree: kind.is_ec(),
-        decrypt: kind.is_rsa(),
-    }
-}
-
-fn check_usage(kind: KeyKind, usage: Usage) -> Result<()> {
-    if !(usage.sign || usage.agree || usage.decrypt) {
-        return Err(Error::input("a key that may be used for nothing"));
-    }
-    if !uses(kind).covers(usage) {
-        return Err(Error::unsupported(format!(
-            "a {kind} key for more than {}",
-            if kind.is_ec() {
-                "signing and key agreement"
-            } else if kind.is_rsa() {
-                "signing and decryption"
-            } else {
-                "signing"
-            }
-        )));
-    }
-    Ok(())
 }
 
 /// The body of a derived key's blob is the tag that binds it to root, auth, header and public key.

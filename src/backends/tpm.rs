@@ -126,7 +126,7 @@ impl Provider for Tpm {
 
     fn generate(&self, kind: KeyKind, usage: Usage, auth: &KeyAuth) -> Result<NewKey> {
         pin_less(auth)?;
-        fits(kind, usage)?;
+        kind.check_usage(usage)?;
         let wrapped = self.device.run_within(self.generate_within, move |link| {
             let parent = link.binding()?.parent;
             let live = link.live()?;
@@ -184,7 +184,7 @@ struct TpmKey {
 
 impl Key for TpmKey {
     fn sign(&self, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>> {
-        permit(self.usage.sign, "sign")?;
+        Error::permit(self.usage.sign, "sign")?;
         let kind = self.public.kind();
         let (tpm_scheme, len) = objects::scheme(kind, scheme)?;
         if input.len() != len {
@@ -204,7 +204,7 @@ impl Key for TpmKey {
     }
 
     fn agree(&self, peer: &PublicKey) -> Result<Secret> {
-        permit(self.usage.agree, "agree on keys")?;
+        Error::permit(self.usage.agree, "agree on keys")?;
         let kind = self.public.kind();
         if peer.kind() != kind {
             return Err(Error::input(format!(
@@ -225,7 +225,7 @@ impl Key for TpmKey {
     }
 
     fn decrypt(&self, scheme: DecryptScheme, ciphertext: &[u8]) -> Result<Secret> {
-        permit(self.usage.decrypt, "decrypt")?;
+        Error::permit(self.usage.decrypt, "decrypt")?;
         let DecryptScheme::RsaOaep(hash) = scheme;
         if ciphertext.len() != self.public.kind().signature_len() {
             return Err(Error::Crypto);
@@ -255,22 +255,4 @@ fn pin_less(auth: &KeyAuth) -> Result<()> {
         KeyAuth::None => Ok(()),
         KeyAuth::Secret(_) => Err(Error::unsupported("TPM tokens with a PIN, so far")),
     }
-}
-
-fn permit(permitted: bool, what: &str) -> Result<()> {
-    match permitted {
-        true => Ok(()),
-        false => Err(Error::NotPermitted(what.to_owned())),
-    }
-}
-
-/// Whether keys of that kind can be for that.
-fn fits(kind: KeyKind, usage: Usage) -> Result<()> {
-    let most = probe::usage(kind);
-    if usage == probe::NOTHING || !most.covers(usage) {
-        return Err(Error::unsupported(format!(
-            "{kind} keys in a TPM for {usage:?}"
-        )));
-    }
-    Ok(())
 }

@@ -53,7 +53,7 @@ pub(crate) fn capabilities_are_well_formed(fresh: Fresh) {
     }
 }
 
-/// Seen to fail without `!uses(kind).covers(usage)` in soft.rs.
+/// Seen to fail without `uses.covers(usage)` in `KeyKind::check_usage`.
 pub(crate) fn what_is_no_capability_is_unsupported(fresh: Fresh) {
     let made = Made::on(fresh());
     let capabilities = made.capabilities();

@@ -22,13 +22,6 @@ use crate::error::{Error, Result};
 use crate::key::{Hash, KeyKind, PublicKey, Scheme, Usage};
 use crate::provider::{Capability, ProviderInfo};
 
-/// No use at all.
-pub(super) const NOTHING: Usage = Usage {
-    sign: false,
-    agree: false,
-    decrypt: false,
-};
-
 /// Where the endorsement keys of the low range stay (TCG PC Client provisioning guidance).
 const ENDORSEMENT_KEYS: [u32; 2] = [0x8101_0001, 0x8101_0002];
 
@@ -58,7 +51,7 @@ pub(super) fn capabilities(link: &mut Link) -> Result<Vec<Capability>, Fault> {
         if !has(live, kind)? {
             continue;
         }
-        let mut capability = Capability::new(kind, usage(kind));
+        let mut capability = Capability::new(kind, kind.uses());
         if kind.is_rsa() && pss.is_none() {
             pss = Some(pss_hashes(live, &hashes)?);
         }
@@ -85,15 +78,6 @@ pub(super) fn has(live: &mut Live, kind: KeyKind) -> Result<bool, Fault> {
         Ok(()) => Ok(true),
         Err(fault) if fault.blames_input() => Ok(false),
         Err(fault) => Err(fault),
-    }
-}
-
-/// All that keys of a kind can be used for.
-pub(super) fn usage(kind: KeyKind) -> Usage {
-    Usage {
-        sign: true,
-        agree: kind.is_ec(),
-        decrypt: kind.is_rsa(),
     }
 }
 

@@ -7,6 +7,7 @@ use tss_esapi::structures::{CapabilityData, Public};
 use super::{Live, TRANSIENT_FIRST, forget};
 use crate::backends::tpm::link::Binding;
 use crate::backends::tpm::objects;
+use crate::key::Usage;
 
 /// A transient object of whomever.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,5 +80,5 @@ impl Live {
 
 fn could_be_opened(public: &Public) -> bool {
     let key = objects::public_key(public);
-    key.is_ok_and(|key| objects::is_key(public, &key, crate::backends::tpm::probe::NOTHING))
+    key.is_ok_and(|key| objects::is_key(public, &key, Usage::NOTHING))
 }
