@@ -70,10 +70,10 @@ impl<'c> Template<'c> {
         }
         let kind = kind(pairs, public, private)?;
         for half in [public, private] {
-            half.expect(CKA_KEY_TYPE, attr::key_type(kind))?;
+            half.insist(CKA_KEY_TYPE, attr::key_type(kind))?;
         }
-        public.expect(CKA_CLASS, CKO_PUBLIC_KEY)?;
-        private.expect(CKA_CLASS, CKO_PRIVATE_KEY)?;
+        public.insist(CKA_CLASS, CKO_PUBLIC_KEY)?;
+        private.insist(CKA_CLASS, CKO_PRIVATE_KEY)?;
         let offered = capabilities.iter().find(|c| c.kind == kind);
         let offered = offered.ok_or(match pairs {
             Pairs::Rsa => Rv::KEY_SIZE_RANGE,
@@ -107,8 +107,8 @@ impl<'c> Template<'c> {
 
     /// A secret to derive. Java gives no more than class and key type, and means to read it.
     pub(crate) fn new_secret(&self) -> Result<NewSecret> {
-        self.expect(CKA_CLASS, CKO_SECRET_KEY)?;
-        self.expect(CKA_KEY_TYPE, CKK_GENERIC_SECRET)?;
+        self.insist(CKA_CLASS, CKO_SECRET_KEY)?;
+        self.insist(CKA_KEY_TYPE, CKK_GENERIC_SECRET)?;
         if self.flag(CKA_TOKEN)? == Some(true) {
             return Err(Rv::TEMPLATE_INCONSISTENT);
         }
@@ -142,7 +142,7 @@ impl<'c> Template<'c> {
     }
 
     fn certificate(&self) -> Result<NewObject> {
-        self.expect(CKA_CERTIFICATE_TYPE, CKC_X_509)?;
+        self.insist(CKA_CERTIFICATE_TYPE, CKC_X_509)?;
         let der = self.get(CKA_VALUE).ok_or(Rv::TEMPLATE_INCOMPLETE)?;
         Ok(NewObject::Certificate(CertificateRequest {
             der: der.to_vec(),
@@ -217,7 +217,7 @@ impl<'c> Template<'c> {
     }
 
     /// An attribute that may be left out but has one value only.
-    fn expect(&self, kind: Ulong, wanted: Ulong) -> Result<()> {
+    fn insist(&self, kind: Ulong, wanted: Ulong) -> Result<()> {
         match self.number(kind)?.is_none_or(|given| given == wanted) {
             true => Ok(()),
             false => Err(Rv::TEMPLATE_INCONSISTENT),
