@@ -23,10 +23,11 @@ pub struct Inside(());
 
 /// Waits for a fork in another thread and keeps the next one waiting.
 pub fn enter() -> Inside {
-    let began = Instant::now();
+    let mut began = None;
     loop {
         INSIDE.fetch_add(1, Ordering::SeqCst);
-        if !FORKING.load(Ordering::SeqCst) || began.elapsed() > 2 * PATIENCE {
+        let mut waited = || began.get_or_insert_with(Instant::now).elapsed();
+        if !FORKING.load(Ordering::SeqCst) || waited() > 2 * PATIENCE {
             return Inside(());
         }
         INSIDE.fetch_sub(1, Ordering::SeqCst);

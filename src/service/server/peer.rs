@@ -74,8 +74,8 @@ impl Peer {
         Ok(())
     }
 
-    /// Waits for bytes, or for the end of the connection or the process. What is read at the end bears process id 0, which rustix
-    /// has no value for; so nothing is read there.
+    /// Waits for bytes, or for the end of the connection or the process. What is read at the end
+    /// bears process id 0, which rustix has no value for; so nothing is read there.
     fn at_end(&self) -> Result<bool> {
         if let Some(process) = &self.process {
             let mut either = [&self.socket, process].map(|fd| PollFd::new(fd, PollFlags::IN));
