@@ -50,30 +50,43 @@ pub trait Provider: fmt::Debug + Send + Sync {
         auth: &KeyAuth,
     ) -> Result<Box<dyn Key>>;
 
-    /// Whether the device seals. A token on one that does not goes without a secret.
-    fn seals(&self) -> bool {
-        false
+    /// What the device can seal. A token without a PIN on one that does not seal freely goes
+    /// without a secret.
+    fn sealing(&self) -> Sealing {
+        Sealing::Never
     }
 
-    /// Seals a token's secret so that only this device gives it back.
+    /// Seals a token's secret so that only this device gives it back, and with
+    /// [`KeyAuth::Secret`] only to who has that auth.
+    ///
+    /// `tries` is how many wrong auths in a row lock it, where the device itself counts them.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the device does not seal.
-    fn seal(&self, secret: &Secret) -> Result<Blob> {
-        let _ = secret;
+    /// [`Error::Unsupported`] where [`Provider::sealing`] does not include it.
+    fn seal(&self, secret: &Secret, auth: &KeyAuth, tries: u32) -> Result<Blob> {
+        let _ = (secret, auth, tries);
         Err(Error::unsupported("sealing"))
     }
 
-    /// Gives back what [`Provider::seal`] sealed.
+    /// Gives back what [`Provider::seal`] sealed. Where the device counts, a wrong auth costs one
+    /// try and nothing else does.
     ///
     /// # Errors
-    /// [`Error::BadBlob`], as [`Provider::open`].
-    fn unseal(&self, blob: &Blob) -> Result<Secret> {
+    /// [`Error::WrongPin`] and [`Error::PinLocked`] by a device that counts. By one that does not,
+    /// [`Error::BadBlob`] for a wrong auth and a changed blob alike.
+    fn unseal(&self, blob: &Blob, auth: &KeyAuth) -> Result<Secret> {
+        let _ = (blob, auth);
+        Err(Error::unsupported("sealing"))
+    }
+
+    /// How many tries the device leaves for a sealed secret; `None` where it does not count.
+    /// Costs no try.
+    fn tries(&self, blob: &Blob) -> Result<Option<Tries>> {
         let _ = blob;
-        Err(Error::unsupported("sealing"))
+        Ok(None)
     }
 
-    /// Erases what the device itself keeps of a key. Most keep nothing.
+    /// Erases what the device itself keeps of a key or of a sealed secret. Most keep nothing.
     fn forget(&self, blob: &Blob) -> Result<()> {
         let _ = blob;
         Ok(())
@@ -106,6 +119,30 @@ pub trait Key: fmt::Debug + Send + Sync {
         let _ = (scheme, ciphertext);
         Err(Error::unsupported("decryption"))
     }
+}
+
+/// What a device can seal; see [`Provider::seal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealing {
+    /// Nothing.
+    Never,
+    /// Secrets with an auth, and counts wrong ones itself.
+    UnderAuth,
+    /// Secrets with and without an auth; it does not count wrong ones.
+    Freely,
+}
+
+/// How many tries a device that counts leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tries {
+    /// Tries left; 0 when locked.
+    pub left: u32,
+    /// Tries left after a right PIN.
+    pub of: u32,
+    /// Seconds after which the device gives a try back by itself; `None` where it never does.
+    pub recovery: Option<u64>,
+    /// Whether everything else on the device that has a PIN shares these tries.
+    pub shared: bool,
 }
 
 /// What a provider says of its device.

@@ -20,7 +20,7 @@ pub use crate::store::record::MAX_NAME;
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
-use crate::provider::{BackEnd, Key, KeyAuth, Place, Provider, Settings};
+use crate::provider::{BackEnd, Key, KeyAuth, Place, Provider, Sealing, Settings};
 use crate::secret::Secret;
 use crate::store::record::check_names;
 use crate::store::{Certificate, KeyRecord, ObjectId, Store};
@@ -128,10 +128,12 @@ impl LocalToken {
     /// That a token has a secret is a fact of its back end: a record without it was cut.
     fn mac_key(&self) -> Result<Option<&hmac::Key>> {
         let key = self.mac_key.get_or_try_init(|| {
-            match (&self.store.token().secret, self.provider.seals()) {
-                (Some(sealed), _) => mac_key(&self.provider.unseal(sealed)?).map(Some),
-                (None, false) => Ok(None),
-                (None, true) => Err(Error::BadRecord {
+            match (&self.store.token().secret, self.provider.sealing()) {
+                (Some(sealed), _) => {
+                    mac_key(&self.provider.unseal(sealed, &KeyAuth::None)?).map(Some)
+                }
+                (None, Sealing::Never | Sealing::UnderAuth) => Ok(None),
+                (None, Sealing::Freely) => Err(Error::BadRecord {
                     path: self.store.dir().to_owned(),
                     reason: "the token's secret is missing from its record".to_owned(),
                 }),

@@ -15,7 +15,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::key::{KeyKind, PublicKey, Scheme, Usage};
-use crate::provider::{Blob, Capability, Key, KeyAuth, NewKey, Provider, ProviderInfo};
+use crate::provider::{Blob, Capability, Key, KeyAuth, NewKey, Provider, ProviderInfo, Sealing};
 use crate::secret::Secret;
 
 use header::Header;
@@ -105,19 +105,19 @@ impl<R: Root> Provider for SoftKeys<R> {
         Ok(Box::new(ec::EcKey::open(&material, public, usage)?))
     }
 
-    fn seals(&self) -> bool {
-        true
+    fn sealing(&self) -> Sealing {
+        Sealing::Freely
     }
 
-    fn seal(&self, secret: &Secret) -> Result<Blob> {
-        let material = self.material(Header::new(header::SEALED)?, &KeyAuth::None)?;
+    fn seal(&self, secret: &Secret, auth: &KeyAuth, _tries: u32) -> Result<Blob> {
+        let material = self.material(Header::new(header::sealed(auth))?, auth)?;
         let sealed = material.wrap(&[], secret)?;
         Ok(material.header().blob(SEALED_LABEL, &sealed))
     }
 
-    fn unseal(&self, blob: &Blob) -> Result<Secret> {
-        let (header, sealed) = Header::read(blob, SEALED_LABEL, header::SEALED)?;
-        self.material(header, &KeyAuth::None)?.unwrap(&[], sealed)
+    fn unseal(&self, blob: &Blob, auth: &KeyAuth) -> Result<Secret> {
+        let (header, sealed) = Header::read(blob, SEALED_LABEL, header::sealed(auth))?;
+        self.material(header, auth)?.unwrap(&[], sealed)
     }
 }
 
@@ -219,7 +219,10 @@ mod tests {
             public.verify(scheme, &input, &signature).unwrap();
         }
         let sealed = blob(SEALED_LABEL, unhex(&vectors().sealed));
-        assert_eq!(keys.unseal(&sealed).unwrap().expose(), [9; 32]);
+        assert_eq!(
+            keys.unseal(&sealed, &KeyAuth::None).unwrap().expose(),
+            [9; 32]
+        );
     }
 
     /// Seen to fail with `VERSION` compared by the type alone.

@@ -8,7 +8,7 @@ use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncr
 use super::LocalToken;
 use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, Hash, KeyKind, PublicKey, Scheme, Usage, ecdsa_input};
-use crate::provider::{BackEnd, Capability, Key, KeyAuth, Place, Provider, Settings};
+use crate::provider::{BackEnd, Capability, Key, KeyAuth, Place, Provider, Sealing, Settings};
 use crate::secret::Secret;
 use crate::store::record::FORMAT;
 use crate::store::{Store, TokenRecord};
@@ -50,9 +50,9 @@ fn describe(
     request: &TokenRequest<'_>,
 ) -> Result<TokenRecord> {
     let info = provider.info()?;
-    let secret = match provider.seals() {
-        true => Some(provider.seal(&Secret::random(32)?)?),
-        false => None,
+    let secret = match provider.sealing() {
+        Sealing::Freely => Some(provider.seal(&Secret::random(32)?, &KeyAuth::None, 0)?),
+        Sealing::Never | Sealing::UnderAuth => None,
     };
     let made_up = || Ok::<_, Error>(base16ct::lower::encode_string(Secret::random(8)?.expose()));
     Ok(TokenRecord {

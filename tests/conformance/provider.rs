@@ -91,7 +91,10 @@ pub(crate) fn nothing_private_is_printed(fresh: Fresh) {
     let auth = KeyAuth::Secret(Secret::new(secret.expose().to_vec()));
     let mut printed = format!("{:?} {auth:?} {secret:?}", made.provider);
     if let Some(sealed) = made.sealed(&secret) {
-        printed += &format!("{sealed:?} {:?}", made.provider.unseal(&sealed));
+        printed += &format!(
+            "{sealed:?} {:?}",
+            made.provider.unseal(&sealed, &KeyAuth::None)
+        );
     }
     for capability in made.quick() {
         let new = made

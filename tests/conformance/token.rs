@@ -12,8 +12,7 @@ use std::thread;
 
 use devkey::Error;
 use devkey::key::{DecryptScheme, Hash, KeyKind, Scheme, Usage, ecdsa_input};
-use devkey::provider::Capability;
-use devkey::provider::Place;
+use devkey::provider::{Capability, Place, Sealing};
 use devkey::service::{Link, RemoteToken, TokenPlace};
 use devkey::store::{KeyRecord, ObjectId, Store};
 use devkey::token::{
@@ -252,7 +251,7 @@ pub(crate) fn an_edited_record_is_refused(fresh: Fresh, open: Open) {
 }
 
 /// Whoever cuts the secret out of the token's record does not switch the MACs off. Seen to fail
-/// with `self.provider.seals()` in `LocalToken::mac_key` replaced by `false`.
+/// with `Sealing::Freely` in `LocalToken::mac_key` taken as `Sealing::Never`.
 pub(crate) fn a_token_is_not_without_its_secret(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     generate(&*open(&device), first_kind(&*open(&device)), Usage::SIGN);
@@ -267,7 +266,7 @@ pub(crate) fn a_token_is_not_without_its_secret(fresh: Fresh, open: Open) {
         settings,
         binding: token.store().token().binding.as_deref(),
     };
-    match (back_end.open)(&place).unwrap().seals() {
+    match (back_end.open)(&place).unwrap().sealing() == Sealing::Freely {
         true => assert!(matches!(signed, Err(Error::BadRecord { .. })), "{signed:?}"),
         false => assert!(signed.is_ok(), "{signed:?}"),
     }

@@ -5,7 +5,7 @@
 //! | 1 | format version: 1 |
 //! | 1 | the key's kind; 0 for a sealed secret |
 //! | 1 | usage: 1 sign, 2 agree, 4 decrypt |
-//! | 1 | whether the key wants an auth |
+//! | 1 | whether the key or secret wants an auth |
 //! | 32 | random salt |
 //!
 //! then the body: a tag of 32 bytes for a derived key, else ciphertext and a tag of 16 bytes.
@@ -27,7 +27,9 @@ const SALT_LEN: usize = 32;
 pub(super) type Type = [u8; 4];
 
 /// The type of a sealed token secret.
-pub(super) const SEALED: Type = [VERSION, 0, 0, 0];
+pub(super) fn sealed(auth: &KeyAuth) -> Type {
+    [VERSION, 0, 0, wants(auth)]
+}
 
 /// The type of a key's blob.
 pub(super) fn key(kind: KeyKind, usage: Usage, auth: &KeyAuth) -> Type {
@@ -40,8 +42,11 @@ pub(super) fn key(kind: KeyKind, usage: Usage, auth: &KeyAuth) -> Type {
         KeyKind::Ed25519 => 6,
     };
     let usage = u8::from(usage.sign) | u8::from(usage.agree) << 1 | u8::from(usage.decrypt) << 2;
-    let auth = u8::from(matches!(auth, KeyAuth::Secret(_)));
-    [VERSION, kind, usage, auth]
+    [VERSION, kind, usage, wants(auth)]
+}
+
+fn wants(auth: &KeyAuth) -> u8 {
+    u8::from(matches!(auth, KeyAuth::Secret(_)))
 }
 
 /// A header: authenticated with all that is derived or wrapped under it.

@@ -42,7 +42,7 @@ pub(crate) fn secrets_are_sealed(fresh: Fresh) {
     let Some(sealed) = made.sealed(&secret) else {
         return;
     };
-    let shown = made.reopened().unseal(&sealed).unwrap();
+    let shown = made.reopened().unseal(&sealed, &KeyAuth::None).unwrap();
     assert_eq!(shown.expose(), secret.expose());
     assert!(
         !holds(&sealed.bytes, secret.expose()),
@@ -60,14 +60,14 @@ pub(crate) fn a_changed_seal_is_refused(fresh: Fresh) {
         return;
     };
     for changed in changes(&sealed) {
-        assert!(made.provider.unseal(&changed).is_err());
+        assert!(made.provider.unseal(&changed, &KeyAuth::None).is_err());
     }
     let mut last = sealed.clone();
     *last.bytes.last_mut().unwrap() ^= 1;
-    let refused = made.provider.unseal(&last);
+    let refused = made.provider.unseal(&last, &KeyAuth::None);
     assert!(matches!(refused, Err(Error::BadBlob)), "{refused:?}");
     let other = Made::on(fresh());
-    refuses_blob(other.provider.unseal(&sealed));
+    refuses_blob(other.provider.unseal(&sealed, &KeyAuth::None));
 }
 
 /// Label, type, derivation and AAD each suffice. Seen to fail with all of them gone: neither label
@@ -79,12 +79,12 @@ pub(crate) fn blobs_of_keys_and_of_secrets_are_not_mixed_up(fresh: Fresh) {
     };
     for capability in made.quick() {
         let new = made.key(capability.kind, capability.usage);
-        refuses_blob(made.provider.unseal(&new.blob));
+        refuses_blob(made.provider.unseal(&new.blob, &KeyAuth::None));
         let relabelled = Blob {
             label: sealed.label.clone(),
             ..new.blob.clone()
         };
-        refuses_blob(made.provider.unseal(&relabelled));
+        refuses_blob(made.provider.unseal(&relabelled, &KeyAuth::None));
         for label in [&sealed.label, &new.blob.label] {
             let blob = Blob {
                 label: label.clone(),

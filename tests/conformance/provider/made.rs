@@ -116,7 +116,7 @@ impl Made {
 
     /// The sealed secret, or `None` where the device says that it does not seal.
     pub(crate) fn sealed(&self, secret: &Secret) -> Option<Blob> {
-        match self.provider.seal(secret) {
+        match self.provider.seal(secret, &KeyAuth::None, 0) {
             Err(Error::Unsupported(_)) => None,
             sealed => Some(sealed.unwrap()),
         }
