@@ -24,6 +24,15 @@ pub enum Error {
     /// No more tries: the SO must unlock, or time must pass.
     #[error("the PIN is locked")]
     PinLocked,
+    /// There is no such PIN on the token.
+    #[error("the PIN is not set")]
+    PinNotSet,
+    /// No PIN is that short or that long. Nothing was counted.
+    #[error("a PIN has 4 to 32 bytes")]
+    PinLength,
+    /// What cannot be a PIN. Nothing was counted.
+    #[error("{0}")]
+    BadPin(String),
     /// The operation needs a login first.
     #[error("log in first")]
     LoginRequired,

@@ -4,6 +4,7 @@
 //! The store knows no provider: to it a key's private half is an opaque block of text.
 
 mod certificate;
+mod pin;
 pub mod record;
 mod writer;
 
@@ -17,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 pub use certificate::Certificate;
+pub use pin::{PinRecord, Role, Stretch};
 pub use record::{KeyRecord, TokenRecord};
 pub use writer::Writer;
 
@@ -231,9 +233,34 @@ impl Store {
         Ok(cache.listing.clone())
     }
 
+    /// The record of a PIN as it is now; `None` where none is set.
+    pub fn pin(&self, role: Role) -> Result<Option<PinRecord>> {
+        let parse = |text: &str, path: &Path| PinRecord::parse(text, role, path);
+        self.now(&role.pin_file(), parse)
+    }
+
+    /// How many tries of a PIN were used since the last right one, as far as the store knows.
+    pub fn tries_used(&self, role: Role) -> Result<u32> {
+        let used = self.now(&role.tries_file(), pin::parse_tries)?;
+        Ok(used.unwrap_or_default())
+    }
+
+    /// What a file holds now; `None` where there is none.
+    fn now<T>(&self, name: &str, parse: impl Fn(&str, &Path) -> Result<T>) -> Result<Option<T>> {
+        let dir = Dir::open(&self.dir)?;
+        match dir.read(name) {
+            Ok((bytes, _)) => {
+                let path = dir.path(name);
+                parse(text(&bytes, &path)?, &path).map(Some)
+            }
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Keeps other writers out until the result is dropped.
     pub fn writer(&self) -> Result<Writer> {
-        Writer::new(self)
+        Writer::at(&self.dir)
     }
 }
 

@@ -4,16 +4,20 @@
 //! this process, and by the client of the key service, whose provider runs in another.
 
 mod create;
+mod login;
+mod pin;
+mod secret;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::{hkdf, hmac};
 use once_cell::sync::OnceCell;
 use serde::{Deserialize, Serialize};
 
-pub use create::TokenRequest;
+pub use create::{Pins, TokenRequest};
+pub use login::{Login, PinState};
+pub use pin::{DEFAULT_TRIES, MAX_PIN, MIN_PIN, Pin};
 
 pub use crate::store::record::MAX_NAME;
 
@@ -23,13 +27,16 @@ use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
 use crate::provider::{BackEnd, Key, KeyAuth, Place, Provider, Sealing, Settings};
 use crate::secret::Secret;
 use crate::store::record::check_names;
-use crate::store::{Certificate, KeyRecord, ObjectId, Store};
+use crate::store::{Certificate, KeyRecord, ObjectId, Role, Store};
+
+use login::Logins;
+use secret::TokenSecret;
 
 /// A token as front ends see it.
 ///
 /// What is public is read from the [`Store`] and asks no device; the methods here are what a
 /// device or a right to write is needed for.
-pub trait Token: fmt::Debug + Send + Sync {
+pub trait Token: Login + fmt::Debug + Send + Sync {
     /// The public objects and the token's own record.
     fn store(&self) -> &Store;
 
@@ -99,7 +106,10 @@ impl Names {
 pub struct LocalToken {
     store: Store,
     provider: Arc<dyn Provider>,
-    mac_key: OnceCell<Option<hmac::Key>>,
+    /// The secret of a token without PINs.
+    secret: OnceCell<Option<Arc<TokenSecret>>>,
+    /// Who gave the PIN of one that has PINs.
+    logins: Logins,
     /// Keys in use, each with the record that it was opened from.
     open: Mutex<HashMap<ObjectId, OpenKey>>,
 }
@@ -118,28 +128,38 @@ impl LocalToken {
         Ok(LocalToken {
             store,
             provider,
-            mac_key: OnceCell::new(),
+            secret: OnceCell::new(),
+            logins: Logins::default(),
             open: Mutex::default(),
         })
     }
 
-    /// The key that the MACs of the token's records are made with; tried again after a failure.
+    /// What MACs and auths are made of; `None` on a token that has neither.
+    ///
+    /// # Errors
+    /// [`Error::LoginRequired`] unless the user of a token with PINs is logged in.
+    fn secret(&self) -> Result<Option<Arc<TokenSecret>>> {
+        if self.store.token().pin {
+            return self.logins.secret(Role::User).map(Some);
+        }
+        self.secret.get_or_try_init(|| self.unseal()).cloned()
+    }
+
+    /// The secret of a token without PINs; tried again after a failure.
     ///
     /// That a token has a secret is a fact of its back end: a record without it was cut.
-    fn mac_key(&self) -> Result<Option<&hmac::Key>> {
-        let key = self.mac_key.get_or_try_init(|| {
-            match (&self.store.token().secret, self.provider.sealing()) {
-                (Some(sealed), _) => {
-                    mac_key(&self.provider.unseal(sealed, &KeyAuth::None)?).map(Some)
-                }
-                (None, Sealing::Never | Sealing::UnderAuth) => Ok(None),
-                (None, Sealing::Freely) => Err(Error::BadRecord {
-                    path: self.store.dir().to_owned(),
-                    reason: "the token's secret is missing from its record".to_owned(),
-                }),
+    fn unseal(&self) -> Result<Option<Arc<TokenSecret>>> {
+        match (&self.store.token().secret, self.provider.sealing()) {
+            (Some(sealed), _) => {
+                let secret = self.provider.unseal(sealed, &KeyAuth::None)?;
+                Ok(Some(Arc::new(TokenSecret::new(secret, false)?)))
             }
-        })?;
-        Ok(key.as_ref())
+            (None, Sealing::Never | Sealing::UnderAuth) => Ok(None),
+            (None, Sealing::Freely) => Err(Error::BadRecord {
+                path: self.store.dir().to_owned(),
+                reason: "the token's secret is missing from its record".to_owned(),
+            }),
+        }
     }
 
     /// The key of a record, opened at its first use, after the record's MAC was checked.
@@ -148,27 +168,31 @@ impl LocalToken {
             let (blob, key) = open.get(&record.id)?;
             (*blob == record.blob.bytes).then(|| key.clone())
         };
+        let secret = self.secret()?;
         if let Some(key) = known(&self.open.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(key);
         }
         // The caller's record may be older than the key's deletion, or from before it was written.
         let missing = || Error::NotFound(format!("key {}", record.id));
         let record = self.find(&record.id)?.ok_or_else(missing)?;
-        if let Some(mac_key) = self.mac_key()? {
-            record.check(mac_key)?;
+        if let Some(secret) = &secret {
+            record.check(secret.mac_key())?;
         }
-        let key = self.open_key(&record)?;
+        let key = self.open_key(&record, &auth(&secret, &record.id)?)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(record.id.clone(), (record.blob.bytes.clone(), key.clone()));
         Ok(key)
     }
 
-    fn open_key(&self, record: &KeyRecord) -> Result<Arc<dyn Key>> {
+    fn open_key(&self, record: &KeyRecord, auth: &KeyAuth) -> Result<Arc<dyn Key>> {
         let (public, usage) = (&record.public, record.usage);
-        let key = self
-            .provider
-            .open(&record.blob, public, usage, &KeyAuth::None)?;
+        let key = self.provider.open(&record.blob, public, usage, auth)?;
         Ok(Arc::from(key))
+    }
+
+    fn forget_all(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.clear();
     }
 
     fn forget(&self, id: &ObjectId) {
@@ -207,14 +231,15 @@ impl Token for LocalToken {
     fn generate(&self, request: &KeyRequest) -> Result<KeyRecord> {
         let _inside = fork::enter();
         request.names.check()?;
-        let mac_key = self.mac_key()?;
-        let made = self
-            .provider
-            .generate(request.kind, request.usage, &KeyAuth::None)?;
+        let secret = self.secret()?;
+        let id = ObjectId::random()?;
+        let auth = auth(&secret, &id)?;
+        let made = self.provider.generate(request.kind, request.usage, &auth)?;
         let names = request.names.clone();
-        let id = names.cka_id.unwrap_or_else(|| made.public.id());
+        let cka_id = names.cka_id.unwrap_or_else(|| made.public.id());
         let label = names.label.unwrap_or_else(|| "key".to_owned());
-        let record = KeyRecord::new(label, id, request.usage, made.public, made.blob)?;
+        let record = KeyRecord::new(id, label, cka_id, request.usage, made.public, made.blob);
+        let mac_key = secret.as_ref().map(|secret| secret.mac_key());
         let stored = self
             .store
             .writer()
@@ -247,7 +272,8 @@ impl Token for LocalToken {
         let writer = self.store.writer()?;
         let listing = self.store.list()?;
         if let Some(key) = listing.key(id) {
-            let mac_key = self.mac_key()?;
+            let secret = self.secret()?;
+            let mac_key = secret.as_ref().map(|secret| secret.mac_key());
             if let Some(mac_key) = mac_key {
                 key.check(mac_key)?;
             }
@@ -285,11 +311,19 @@ impl fmt::Debug for LocalToken {
     }
 }
 
-/// The key of the records' MACs: HKDF-SHA-256 (RFC 5869) of the token's secret.
-fn mac_key(secret: &Secret) -> Result<hmac::Key> {
-    let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"devkey token secret v1");
-    let prk = salt.extract(secret.expose());
-    Ok(hmac::Key::from(
-        prk.expand(&[b"record mac"], hmac::HMAC_SHA256)?,
-    ))
+/// What authorises a key beside the device.
+fn auth(secret: &Option<Arc<TokenSecret>>, key: &ObjectId) -> Result<KeyAuth> {
+    match secret {
+        Some(secret) => secret.auth(key),
+        None => Ok(KeyAuth::None),
+    }
+}
+
+/// # Errors
+/// [`Error::BadInput`] for what `CK_TOKEN_INFO.label` does not hold.
+fn check_label(label: &str) -> Result<()> {
+    match label.len() {
+        1..=32 => Ok(()),
+        _ => Err(Error::input("a token's label has 1 to 32 bytes")),
+    }
 }

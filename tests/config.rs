@@ -42,6 +42,7 @@ fn token(dir: &Path) {
         binding: None,
         settings: Default::default(),
         capabilities: Vec::new(),
+        pin: false,
         secret: None,
     };
     Store::create(dir, |_| Ok(record)).unwrap();

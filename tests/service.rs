@@ -590,6 +590,7 @@ impl Bench {
             dir: &token,
             label: "test",
             settings: Default::default(),
+            pins: None,
         };
         let local = LocalToken::create(&file::BACK_END, &request_token).unwrap();
         let key = local.generate(&request(KeyKind::EcP256)).unwrap();

@@ -30,6 +30,7 @@ fn record() -> TokenRecord {
         binding: None,
         settings: Default::default(),
         capabilities: Vec::new(),
+        pin: false,
         secret: None,
     }
 }
@@ -42,7 +43,14 @@ fn key(label: &str) -> KeyRecord {
         bytes: vec![1, 2, 3],
     };
     let id = public.id();
-    KeyRecord::new(label.into(), id, Usage::SIGN, public, blob).unwrap()
+    KeyRecord::new(
+        ObjectId::random().unwrap(),
+        label.into(),
+        id,
+        Usage::SIGN,
+        public,
+        blob,
+    )
 }
 
 fn spki(secret: &p256::SecretKey) -> Vec<u8> {

@@ -646,6 +646,7 @@ fn tpm2_openssl_reads_the_stores_file() {
         dir: &swtpm.file("token"),
         label: "token",
         settings: settings(&swtpm.tcti()),
+        pins: None,
     };
     let token = LocalToken::create(&BACK_END, &request).unwrap();
     let key = token

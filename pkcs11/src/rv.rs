@@ -128,6 +128,9 @@ impl From<Error> for Rv {
         Rv(match error {
             Error::WrongPin { .. } => CKR_PIN_INCORRECT,
             Error::PinLocked => CKR_PIN_LOCKED,
+            Error::PinNotSet => CKR_USER_PIN_NOT_INITIALIZED,
+            Error::PinLength => CKR_PIN_LEN_RANGE,
+            Error::BadPin(_) => CKR_PIN_INVALID,
             Error::LoginRequired => CKR_USER_NOT_LOGGED_IN,
             // Not CKR_DEVICE_REMOVED: that ends every session, and a device may come back.
             Error::DeviceGone { .. }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::TokenPlace;
 use super::link::{Link, Linked};
-use super::protocol::{MAX_INPUT, Reply, Request};
+use super::protocol::{MAX_INPUT, PinRef, Reply, Request};
 use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, PublicKey, Scheme};
+use crate::provider::Tries;
 use crate::secret::Secret;
-use crate::store::{Certificate, KeyRecord, ObjectId, Store};
-use crate::token::{CertificateRequest, KeyRequest, Names, Token};
+use crate::store::{Certificate, KeyRecord, ObjectId, Role, Store};
+use crate::token::{CertificateRequest, KeyRequest, Login, Names, Pin, Token};
 
 /// A token across the socket. What is public it reads itself; the service is its only writer.
 #[derive(Debug)]
@@ -128,6 +129,58 @@ impl Token for RemoteToken {
         let ask = |token| Request::Delete {
             token,
             object: Cow::Borrowed(id),
+        };
+        self.call(ask, done)
+    }
+}
+
+impl Login for RemoteToken {
+    fn login(&self, role: Role, pin: &Pin, last_try: bool) -> Result<()> {
+        let ask = |token| Request::Login {
+            token,
+            role,
+            pin: PinRef::Ours(pin),
+            last_try,
+        };
+        self.call(ask, done)
+    }
+
+    fn logout(&self) -> Result<()> {
+        self.call(|token| Request::Logout { token }, done)
+    }
+
+    fn set_pin(&self, role: Role, old: &Pin, new: &Pin) -> Result<()> {
+        let ask = |token| Request::SetPin {
+            token,
+            role,
+            old: PinRef::Ours(old),
+            new: PinRef::Ours(new),
+        };
+        self.call(ask, done)
+    }
+
+    fn init_pin(&self, new: &Pin, to_be_changed: bool) -> Result<()> {
+        let ask = |token| Request::InitPin {
+            token,
+            new: PinRef::Ours(new),
+            to_be_changed,
+        };
+        self.call(ask, done)
+    }
+
+    fn tries(&self, role: Role) -> Result<Tries> {
+        let ask = |token| Request::Tries { token, role };
+        self.call(ask, |reply| match reply {
+            Reply::Tries(tries) => Some(tries),
+            _ => None,
+        })
+    }
+
+    fn reset(&self, so: &Pin, label: &str) -> Result<()> {
+        let ask = |token| Request::Reset {
+            token,
+            so: PinRef::Ours(so),
+            label,
         };
         self.call(ask, done)
     }

@@ -25,6 +25,8 @@
 //! | `Agree`, `Decrypt` | `Secret` | |
 //! | `Generate`, `AddCertificate` | `Stored` | the id; the client reads the object from the store |
 //! | `Rename`, `Delete` | `Done` | |
+//! | `Login`, `Logout`, `SetPin`, `InitPin`, `Reset` | `Done` | a login holds for the connection |
+//! | `Tries` | `Tries` | |
 //!
 //! A response is a reply or an [`Error`](crate::Error), which crosses unchanged. Where the protocols of the two
 //! sides differ, the service answers `Welcome` with its own version and closes; it is the client
@@ -36,19 +38,20 @@
 //!
 //! # Secrets
 //!
-//! Agreed and decrypted values cross in `Secret`. Both sides wipe the memory that a message was
+//! PINs cross in `Pin`, agreed and decrypted values in `Secret`. Both sides wipe the memory that a message was
 //! built or read in as soon as they are done with it.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::TokenPlace;
 use crate::error::Result;
 use crate::key::{DecryptScheme, PublicKey, Scheme};
+use crate::provider::Tries;
 use crate::secret::Secret;
-use crate::store::ObjectId;
-use crate::token::{CertificateRequest, KeyRequest, Names};
+use crate::store::{ObjectId, Role};
+use crate::token::{CertificateRequest, KeyRequest, Names, Pin};
 
 /// Version of the protocol.
 pub const PROTOCOL: u32 = 1;
@@ -102,6 +105,63 @@ pub(super) enum Request<'a> {
         token: u32,
         object: Cow<'a, ObjectId>,
     },
+    Login {
+        token: u32,
+        role: Role,
+        pin: PinRef<'a>,
+        last_try: bool,
+    },
+    Logout {
+        token: u32,
+    },
+    SetPin {
+        token: u32,
+        role: Role,
+        old: PinRef<'a>,
+        new: PinRef<'a>,
+    },
+    InitPin {
+        token: u32,
+        new: PinRef<'a>,
+        to_be_changed: bool,
+    },
+    Tries {
+        token: u32,
+        role: Role,
+    },
+    Reset {
+        token: u32,
+        so: PinRef<'a>,
+        label: &'a str,
+    },
+}
+
+/// A PIN that the client has and the service gets: no copy is made to send it.
+#[derive(Debug)]
+pub(super) enum PinRef<'a> {
+    Ours(&'a Pin),
+    Theirs(Pin),
+}
+
+impl PinRef<'_> {
+    pub(super) fn get(&self) -> &Pin {
+        match self {
+            PinRef::Ours(pin) => pin,
+            PinRef::Theirs(pin) => pin,
+        }
+    }
+}
+
+impl Serialize for PinRef<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.get().serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for PinRef<'_> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Pin::deserialize(from).map(PinRef::Theirs)
+    }
 }
 
 impl Request<'_> {
@@ -109,7 +169,9 @@ impl Request<'_> {
     /// to make an RSA key.
     pub(super) fn slowness(&self) -> u32 {
         match self {
-            Request::Generate { .. } => 5,
+            Request::Generate { .. } | Request::Reset { .. } => 5,
+            // Argon2id on a slow machine, and a TPM that makes an index.
+            Request::Login { .. } | Request::SetPin { .. } | Request::InitPin { .. } => 3,
             _ => 1,
         }
     }
@@ -121,6 +183,10 @@ impl Request<'_> {
             Request::Sign { .. } | Request::Agree { .. } | Request::Decrypt { .. } => true,
             Request::Generate { .. } | Request::AddCertificate { .. } => false,
             Request::Rename { .. } | Request::Delete { .. } => false,
+            Request::Logout { .. } | Request::Tries { .. } => true,
+            // Twice the same wrong PIN would be two tries.
+            Request::Login { .. } | Request::SetPin { .. } => false,
+            Request::InitPin { .. } | Request::Reset { .. } => false,
         }
     }
 }
@@ -138,6 +204,7 @@ pub(super) enum Reply {
     Secret(Secret),
     Stored(ObjectId),
     Done,
+    Tries(Tries),
 }
 
 /// A reply, or why there is none.

@@ -158,7 +158,37 @@ impl Session<'_> {
                 self.token(token)?.delete(&object)?;
                 Ok(Reply::Done)
             }
+            request => self.perform_with_pin(request),
         }
+    }
+
+    fn perform_with_pin(&self, request: Request<'_>) -> Response {
+        match request {
+            Request::Login {
+                token,
+                role,
+                pin,
+                last_try,
+            } => self.token(token)?.login(role, pin.get(), last_try)?,
+            Request::Logout { token } => self.token(token)?.logout()?,
+            Request::SetPin {
+                token,
+                role,
+                old,
+                new,
+            } => self.token(token)?.set_pin(role, old.get(), new.get())?,
+            Request::InitPin {
+                token,
+                new,
+                to_be_changed,
+            } => self.token(token)?.init_pin(new.get(), to_be_changed)?,
+            Request::Reset { token, so, label } => self.token(token)?.reset(so.get(), label)?,
+            Request::Tries { token, role } => {
+                return self.token(token)?.tries(role).map(Reply::Tries);
+            }
+            _ => return Err(Error::Internal("no request of a PIN".to_owned())),
+        }
+        Ok(Reply::Done)
     }
 
     fn open(&mut self, place: TokenPlace) -> Result<u32> {

@@ -46,10 +46,13 @@ pub struct TokenRecord {
     /// Settings of the back end, where they are not the default.
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     pub settings: Settings,
+    /// Whether its keys want a login: whether there are PINs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pin: bool,
     /// What the device was seen to do when the token was made.
     #[serde(default)]
     pub capabilities: Vec<Capability>,
-    /// The token's secret, sealed by the back end; a token without one has no MACs.
+    /// The secret of a token without a PIN, sealed by the back end; without a secret no MACs.
     #[serde(skip)]
     pub secret: Option<Blob>,
 }
@@ -145,21 +148,22 @@ impl TokenRecord {
 impl KeyRecord {
     /// A new record, without a MAC.
     pub fn new(
+        id: ObjectId,
         label: String,
         cka_id: Vec<u8>,
         usage: Usage,
         public: PublicKey,
         blob: Blob,
-    ) -> Result<Self> {
-        Ok(KeyRecord {
-            id: ObjectId::random()?,
+    ) -> Self {
+        KeyRecord {
+            id,
             label,
             cka_id,
             usage,
             public,
             blob,
             seal: Seal::default(),
-        })
+        }
     }
 
     /// Reads the contents of a key's file; `id` is the file's stem, `path` for messages.
@@ -171,7 +175,7 @@ impl KeyRecord {
         }
         let (blob, public, mac) = match blocks.as_slice() {
             [blob, public] => (blob, public, None),
-            [blob, public, mac] if mac.blob.label == MAC => (blob, public, Some(mac)),
+            [blob, public, mac] => (blob, public, Some(mac)),
             _ => return Err(bad(path, "not a key block, a public key and a MAC")),
         };
         if public.blob.label != PUBLIC_KEY {
@@ -180,8 +184,7 @@ impl KeyRecord {
         let cka_id = hex::decode_vec(&head.cka_id)
             .map_err(|_| bad(path, "cka_id is not lower-case hexadecimal"))?;
         check_names(Some(&head.label), Some(&cka_id)).map_err(|e| bad(path, &e.to_string()))?;
-        let covered = text.as_bytes().get(..public.end).unwrap_or_default();
-        let mac = mac.map(|block| block.blob.bytes.as_slice().try_into());
+        let mac = mac.map(|block| mac_of(block, path));
         Ok(KeyRecord {
             label: head.label,
             cka_id,
@@ -190,10 +193,8 @@ impl KeyRecord {
                 .map_err(|e| bad(path, &e.to_string()))?,
             blob: blob.blob.clone(),
             seal: Seal {
-                digest: digest(covered),
-                mac: mac
-                    .transpose()
-                    .map_err(|_| bad(path, "the MAC has not 32 bytes"))?,
+                digest: covered(text, public.end),
+                mac: mac.transpose()?,
             },
             id,
         })
@@ -212,8 +213,7 @@ impl KeyRecord {
         text += &encode_block(&self.blob.label, &self.blob.bytes)?;
         text += &encode_block(PUBLIC_KEY, &self.public.to_spki())?;
         if let Some(key) = mac_key {
-            let mac = hmac::sign(key, &mac_input(&digest(text.as_bytes())));
-            text += &encode_block(MAC, mac.as_ref())?;
+            append_mac(&mut text, key)?;
         }
         Ok(text)
     }
@@ -224,7 +224,7 @@ impl KeyRecord {
     /// [`Error::BadBlob`] where it is missing or does not fit.
     pub fn check(&self, mac_key: &hmac::Key) -> Result<()> {
         let mac = self.seal.mac.ok_or(Error::BadBlob)?;
-        hmac::verify(mac_key, &mac_input(&self.seal.digest), &mac).map_err(|_| Error::BadBlob)
+        verify(mac_key, &self.seal.digest, &mac)
     }
 }
 
@@ -298,6 +298,31 @@ pub(super) fn bad(path: &Path, reason: &str) -> Error {
         path: path.to_owned(),
         reason: reason.to_owned(),
     }
+}
+
+/// Appends the MAC over a record's text.
+pub(super) fn append_mac(text: &mut String, key: &hmac::Key) -> Result<()> {
+    let mac = hmac::sign(key, &mac_input(&digest(text.as_bytes())));
+    *text += &encode_block(MAC, mac.as_ref())?;
+    Ok(())
+}
+
+/// The digest of the first `end` bytes, which a MAC covers.
+pub(super) fn covered(text: &str, end: usize) -> [u8; 32] {
+    digest(text.as_bytes().get(..end).unwrap_or_default())
+}
+
+/// The MAC that a block holds.
+pub(super) fn mac_of(block: &Block, path: &Path) -> Result<[u8; 32]> {
+    match <[u8; 32]>::try_from(block.blob.bytes.as_slice()) {
+        Ok(mac) if block.blob.label == MAC => Ok(mac),
+        _ => Err(bad(path, "the last block is no MAC of 32 bytes")),
+    }
+}
+
+/// Checks a MAC over a record's digest.
+pub(super) fn verify(mac_key: &hmac::Key, digest: &[u8; 32], mac: &[u8; 32]) -> Result<()> {
+    hmac::verify(mac_key, &mac_input(digest), mac).map_err(|_| Error::BadBlob)
 }
 
 fn digest(text: &[u8]) -> [u8; 32] {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use aws_lc_rs::hmac;
 
-use super::{Certificate, KeyRecord, ObjectId, Store};
+use super::{Certificate, KeyRecord, ObjectId, PinRecord, Role, TOKEN, TokenRecord};
 use crate::error::{Error, Result};
 use crate::files::{Dir, WriteLock};
 
@@ -17,9 +17,9 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Waits for other writers and keeps them out.
-    pub(super) fn new(store: &Store) -> Result<Self> {
-        let dir = Dir::open(store.dir())?;
+    /// Waits for other writers to a token's directory and keeps them out.
+    pub(crate) fn at(path: &Path) -> Result<Self> {
+        let dir = Dir::open(path)?;
         let lock = dir.lock()?;
         Ok(Writer { dir, _lock: lock })
     }
@@ -65,6 +65,40 @@ impl Writer {
             self.alone(id)?;
         }
         self.dir.remove(&id.file())
+    }
+
+    /// Writes the record of a PIN, and that no try was used.
+    pub fn put_pin(&self, pin: &PinRecord, mac_key: &hmac::Key) -> Result<()> {
+        self.put_tries(pin.role, 0)?;
+        let contents = pin.encode(mac_key)?;
+        let name = pin.role.pin_file();
+        PinRecord::parse(&contents, pin.role, Path::new(&name)).map_err(unreadable)?;
+        self.dir.write(&name, contents.as_bytes(), true)
+    }
+
+    /// Removes the record of a PIN, where there is one.
+    pub fn remove_pin(&self, role: Role) -> Result<()> {
+        for name in [role.pin_file(), role.tries_file()] {
+            match self.dir.remove(&name) {
+                Ok(()) | Err(Error::NotFound(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes how many tries of a PIN were used: on the disk when this returns.
+    pub fn put_tries(&self, role: Role, used: u32) -> Result<()> {
+        let contents = super::pin::encode_tries(used)?;
+        self.dir
+            .write(&role.tries_file(), contents.as_bytes(), true)
+    }
+
+    /// Writes the token's own record anew.
+    pub fn put_token(&self, token: &TokenRecord) -> Result<()> {
+        let contents = token.encode()?;
+        TokenRecord::parse(&contents, Path::new(TOKEN)).map_err(unreadable)?;
+        self.write(TOKEN, &contents, true)
     }
 
     /// Refuses to touch a file for the sake of one certificate that it holds among others.

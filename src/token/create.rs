@@ -6,12 +6,15 @@ use aws_lc_rs::agreement::{self, ECDH_P256, ECDH_P384};
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
 
 use super::LocalToken;
+use super::login::seal_pin;
+use super::pin::Pin;
+use super::secret::TokenSecret;
 use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, Hash, KeyKind, PublicKey, Scheme, Usage, ecdsa_input};
 use crate::provider::{BackEnd, Capability, Key, KeyAuth, Place, Provider, Sealing, Settings};
 use crate::secret::Secret;
 use crate::store::record::FORMAT;
-use crate::store::{Store, TokenRecord};
+use crate::store::{PinRecord, Role, Store, TokenRecord, Writer};
 
 /// What a new token is made of.
 #[derive(Debug)]
@@ -22,14 +25,27 @@ pub struct TokenRequest<'a> {
     pub label: &'a str,
     /// Settings for the back end.
     pub settings: Settings,
+    /// Its PINs; `None` for one whose keys want no login.
+    pub pins: Option<Pins<'a>>,
+}
+
+/// The PINs of a new token.
+#[derive(Debug)]
+pub struct Pins<'a> {
+    /// The user's; without it, nobody uses a key until the SO has set one.
+    pub user: Option<&'a Pin>,
+    /// The SO's; without it, a user's PIN that is locked or forgotten stays so.
+    pub so: Option<&'a Pin>,
+    /// Wrong PINs in a row that lock either; [`DEFAULT_TRIES`](super::DEFAULT_TRIES) is a good
+    /// choice.
+    pub tries: u32,
 }
 
 impl LocalToken {
     /// Makes a token: prepares the device, tests what it can do and writes the token's record.
     pub fn create(back_end: &BackEnd, request: &TokenRequest<'_>) -> Result<Self> {
-        if request.label.is_empty() || request.label.len() > 32 {
-            return Err(Error::input("a token's label has 1 to 32 bytes"));
-        }
+        super::check_label(request.label)?;
+        request.pins.as_ref().map_or(Ok(()), Pins::check)?;
         back_end.check_settings(&request.settings)?;
         let store = Store::create(request.dir, |dir| {
             let place = Place {
@@ -37,9 +53,47 @@ impl LocalToken {
                 settings: &request.settings,
                 binding: None,
             };
-            describe(back_end, &*(back_end.create)(&place)?, request)
+            let provider = (back_end.create)(&place)?;
+            let record = describe(back_end, &*provider, request)?;
+            if let Some(pins) = &request.pins {
+                pins.write(dir, &*provider, &record.serial)?;
+            }
+            Ok(record)
         })?;
         LocalToken::open(back_end, store, &request.settings)
+    }
+}
+
+impl Pins<'_> {
+    fn check(&self) -> Result<()> {
+        if self.user.is_none() && self.so.is_none() {
+            return Err(Error::input("a token with a login needs a PIN"));
+        }
+        match self.tries {
+            3..=100 => Ok(()),
+            _ => Err(Error::input("a PIN has 3 to 100 tries")),
+        }
+    }
+
+    /// Seals a new secret under each PIN. What a device keeps of one goes if the other fails.
+    fn write(&self, dir: &Path, provider: &dyn Provider, serial: &str) -> Result<()> {
+        let secret = TokenSecret::fresh()?;
+        let mut sealed: Vec<PinRecord> = Vec::new();
+        let mut write = |role, pin: Option<&Pin>| {
+            let Some(pin) = pin else {
+                return Ok(());
+            };
+            let record = seal_pin(provider, role, pin, self.tries, serial, &secret)?;
+            sealed.push(record.clone());
+            Writer::at(dir)?.put_pin(&record, secret.mac_key())
+        };
+        let written = write(Role::User, self.user).and_then(|()| write(Role::So, self.so));
+        if written.is_err() {
+            for record in &sealed {
+                let _ = provider.forget(&record.sealed);
+            }
+        }
+        written
     }
 }
 
@@ -51,6 +105,7 @@ fn describe(
 ) -> Result<TokenRecord> {
     let info = provider.info()?;
     let secret = match provider.sealing() {
+        _ if request.pins.is_some() => None,
         Sealing::Freely => Some(provider.seal(&Secret::random(32)?, &KeyAuth::None, 0)?),
         Sealing::Never | Sealing::UnderAuth => None,
     };
@@ -64,7 +119,8 @@ fn describe(
         hardware: back_end.hardware,
         binding: info.binding,
         settings: request.settings.clone(),
-        capabilities: proven(provider)?,
+        pin: request.pins.is_some(),
+        capabilities: proven(provider, request.pins.is_some())?,
         secret,
     })
 }
@@ -72,13 +128,17 @@ fn describe(
 /// Those capabilities that a test with a real key bears out.
 ///
 /// One size of RSA speaks for all: making a key of each would take a hardware TPM minutes.
-fn proven(provider: &dyn Provider) -> Result<Vec<Capability>> {
+fn proven(provider: &dyn Provider, guarded: bool) -> Result<Vec<Capability>> {
+    let auth = match guarded {
+        true => KeyAuth::Secret(Secret::random(32)?),
+        false => KeyAuth::None,
+    };
     let mut rsa: Option<Capability> = None;
     let mut proven = Vec::new();
     for capability in provider.capabilities()? {
         let mut works = match rsa.as_ref().filter(|_| capability.kind.is_rsa()) {
             Some(known) => known.clone(),
-            None => tried(provider, &capability)?,
+            None => tried(provider, &capability, &auth)?,
         };
         if capability.kind.is_rsa() {
             rsa = Some(works.clone());
@@ -96,10 +156,9 @@ fn proven(provider: &dyn Provider) -> Result<Vec<Capability>> {
 }
 
 /// Makes a key for all uses, tries each, and keeps what works.
-fn tried(provider: &dyn Provider, claimed: &Capability) -> Result<Capability> {
-    let auth = KeyAuth::None;
-    let made = provider.generate(claimed.kind, claimed.usage, &auth)?;
-    let key = provider.open(&made.blob, &made.public, claimed.usage, &auth)?;
+fn tried(provider: &dyn Provider, claimed: &Capability, auth: &KeyAuth) -> Result<Capability> {
+    let made = provider.generate(claimed.kind, claimed.usage, auth)?;
+    let key = provider.open(&made.blob, &made.public, claimed.usage, auth)?;
     let passed = |what: &str, result: Result<()>| match result {
         Ok(()) => true,
         Err(e) => {

@@ -361,6 +361,7 @@ pub(crate) fn make_token(path: &Path, label: &str) {
         dir: path,
         label,
         settings: Default::default(),
+        pins: None,
     };
     let token = LocalToken::create(&file::BACK_END, &request).unwrap();
     let keys = [

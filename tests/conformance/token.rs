@@ -389,6 +389,7 @@ fn with_token(fresh: Fresh) -> Device {
         dir: &dir,
         label: "test",
         settings: settings.clone(),
+        pins: None,
     };
     LocalToken::create(back_end, &request).unwrap();
     device

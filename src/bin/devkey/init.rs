@@ -113,6 +113,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         dir: &dir,
         label: args.label(name),
         settings: args.settings(),
+        pins: None,
     };
     let made = LocalToken::create(args.back_end()?, &request).map_err(explain)?;
     let record = made.store().token();
