@@ -144,6 +144,7 @@ mod tests {
             dir,
             label: "t",
             settings: Default::default(),
+            pins: None,
         };
         LocalToken::create(&devkey::backends::file::BACK_END, &request).unwrap();
         let link = Arc::new(Link::new("/nowhere".into(), crate::raw::spawn));

@@ -334,10 +334,10 @@ impl LocalToken {
             Ok(()) => old,
             Err(_) => Some(&new),
         };
-        if let Some(loser) = loser {
-            if let Err(e) = self.provider.forget(&loser.sealed) {
-                log::warn!("the device keeps what the old PIN was checked by: {e}");
-            }
+        if let Some(loser) = loser
+            && let Err(e) = self.provider.forget(&loser.sealed)
+        {
+            log::warn!("the device keeps what the old PIN was checked by: {e}");
         }
         written
     }

@@ -174,7 +174,7 @@ mod tests {
         for length in [4, 32] {
             pin(&vec![b'1'; length]).unwrap();
         }
-        assert!(matches!(pin(b"12\0345"), Err(Error::BadPin(_))));
+        assert!(matches!(pin(b"12\x00345"), Err(Error::BadPin(_))));
         assert!(matches!(pin(b"12\xff45"), Err(Error::BadPin(_))));
         pin("Grüße".as_bytes()).unwrap();
     }
