@@ -14,6 +14,8 @@ pub mod key;
 pub mod provider;
 pub mod secret;
 pub mod service;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 pub mod store;
 pub mod token;
 

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("secret", &["error"]),
     ("files", &["error", "secret"]),
     ("fork", &[]),
+    ("simulate", &["error", "secret"]),
     ("key", &["error", "secret"]),
     ("provider", &["error", "secret", "key"]),
     ("backends", &["error", "secret", "key", "files", "provider"]),
