@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 mod files;
 pub mod fork;
+pub mod fuzzy;
 pub mod key;
 pub mod provider;
 pub mod secret;

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("files", &["error", "secret"]),
     ("fork", &[]),
     ("simulate", &["error", "secret"]),
+    ("fuzzy", &["error", "secret"]),
     ("key", &["error", "secret"]),
     ("provider", &["error", "secret", "key"]),
     ("backends", &["error", "secret", "key", "files", "provider"]),

@@ -1,0 +1,3 @@
+//! The fuzzy extractor: a stable root from a noisy response. Pure: no I/O, no device.
+
+pub mod bits;
