@@ -1,0 +1,331 @@
+//! Successive cancellation with a list: the most likely paths are followed side by side.
+//!
+//! After Tal and Vardy, "List decoding of polar codes", IEEE Trans. Inf. Theory 61 (2015), with the
+//! path metric of Balatsoukas-Stimming, Bastani Parizi and Burg (IEEE Trans. Signal Process. 63,
+//! 2015) in its exact form, -ln P(path | reading). Since f is exact, a subtree's metric is that of
+//! its word: a frozen subtree and one with one last information bit are done at once.
+//!
+//! Nothing is copied when a path splits. All paths move through the tree together, and a level's
+//! array is written only where its last use is over; so each path writes its own slot, and what
+//! a child has from its parent it finds through a table of slots.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "paths are below `size`, levels at most m, and new() gives each vector the length for that; \
+              slots are former paths"
+)]
+
+use std::ops::Range;
+
+use zeroize::Zeroizing;
+
+use super::super::bits::Bits;
+use super::llr;
+use super::sc::low;
+use super::{Code, Node};
+
+/// Ratios and decided bits of the subtrees of one size, a slot for each path.
+struct Level {
+    /// Leaves of a subtree.
+    len: usize,
+    ratios: Zeroizing<Vec<f32>>,
+    /// In which slot each path finds its ratios.
+    ratios_at: Zeroizing<Vec<u8>>,
+    /// The words of the first and the second child of the subtree above.
+    words: [Zeroizing<Vec<u64>>; 2],
+    /// In which slot each path finds the first child's word. The second's is always its own.
+    first_at: Zeroizing<Vec<u8>>,
+}
+
+/// Which child of its parent a subtree is.
+#[derive(Clone, Copy)]
+enum Child {
+    First,
+    Second,
+}
+
+/// A list decoder at work.
+struct List<'a> {
+    code: &'a Code,
+    /// The ratios of the reading.
+    root: &'a [f32],
+    /// Most paths at a time, at most 256.
+    size: usize,
+    levels: Vec<Level>,
+    /// Of each living path, -ln P up to what all have in common.
+    metrics: Zeroizing<Vec<f64>>,
+    /// Of a splitting: metric, parent and bit of each candidate.
+    candidates: Zeroizing<Vec<(f64, u8, bool)>>,
+}
+
+/// Offers the words that are left at the end to `accept`, the most likely first; true as soon as it
+/// takes one. All frozen bits are zero; `size` is from 1 to 256.
+pub(super) fn decode(
+    code: &Code,
+    ratios: &[f32],
+    size: usize,
+    accept: &mut dyn FnMut(Bits) -> bool,
+) -> bool {
+    let mut list = List::new(code, ratios, size);
+    list.split(0, 0, Child::First);
+    let mut order: Vec<usize> = (0..list.metrics.len()).collect();
+    order.sort_by(|&a, &b| list.metrics[a].total_cmp(&list.metrics[b]));
+    order.into_iter().any(|path| accept(list.word(path)))
+}
+
+/// Bytes that a decoder of `size` paths for codes of length `len` holds.
+pub(super) fn memory(len: usize, size: usize) -> usize {
+    let levels =
+        (1..=len.ilog2()).map(|level| Level::memory(len >> level, slots(level, size), size));
+    levels.sum::<usize>() + len * size_of::<f32>() + size * (8 + 2 * size_of::<(f64, u8, bool)>())
+}
+
+/// Slots for ratios. Of the first half all paths use the same, and those of the second half are
+/// never stored, see [`List::down_from_second_half`].
+fn slots(level: u32, size: usize) -> usize {
+    if level == 1 { 1 } else { size }
+}
+
+impl Level {
+    fn new(len: usize, slots: usize, size: usize) -> Self {
+        let words = || Zeroizing::new(vec![0; len.div_ceil(64) * size]);
+        Level {
+            len,
+            ratios: Zeroizing::new(vec![0.0; len * slots]),
+            ratios_at: Zeroizing::new(vec![0; size]),
+            words: [words(), words()],
+            first_at: Zeroizing::new(vec![0; size]),
+        }
+    }
+
+    fn memory(len: usize, slots: usize, size: usize) -> usize {
+        len * slots * 4 + (2 * 8 * len.div_ceil(64) + 2) * size
+    }
+
+    /// The ratios of a path.
+    fn ratios(&self, path: usize) -> &[f32] {
+        let slot = usize::from(self.ratios_at[path]);
+        &self.ratios[slot * self.len..][..self.len]
+    }
+
+    /// Makes a path's ratios from both halves of those above: f for the first child, and once its
+    /// word is known, g for the second.
+    fn make(&mut self, path: usize, a: &[f32], b: &[f32], child: Child) {
+        self.ratios_at[path] = slot(path);
+        let known = self.place(self.first_at[path].into());
+        let to = &mut self.ratios[path * self.len..][..self.len];
+        match child {
+            Child::First => llr::f(a, b, to),
+            Child::Second => llr::g(a, b, &self.words[0][known], to),
+        }
+    }
+
+    fn place(&self, slot: usize) -> Range<usize> {
+        let len = self.len.div_ceil(64);
+        slot * len..(slot + 1) * len
+    }
+
+    /// The first child's word of a path.
+    fn first(&self, path: usize) -> &[u64] {
+        &self.words[0][self.place(self.first_at[path].into())]
+    }
+
+    /// The second child's word of a path.
+    fn second(&self, path: usize) -> &[u64] {
+        &self.words[1][self.place(path)]
+    }
+
+    /// Where a path writes a new word.
+    fn new_word(&mut self, child: Child, path: usize) -> &mut [u64] {
+        let place = self.place(path);
+        match child {
+            Child::First => {
+                self.first_at[path] = slot(path);
+                &mut self.words[0][place]
+            }
+            Child::Second => &mut self.words[1][place],
+        }
+    }
+}
+
+fn slot(path: usize) -> u8 {
+    u8::try_from(path).unwrap_or(u8::MAX)
+}
+
+impl<'a> List<'a> {
+    fn new(code: &'a Code, root: &'a [f32], size: usize) -> Self {
+        let size = size.clamp(1, 256);
+        let level = |level| Level::new(code.len() >> level, slots(level, size), size);
+        let mut metrics = Vec::with_capacity(size);
+        metrics.push(0.0);
+        List {
+            code,
+            root,
+            size,
+            // The root itself has no slots.
+            levels: (0..=code.len().ilog2())
+                .map(|n| {
+                    if n == 0 {
+                        Level::new(code.len(), 0, 0)
+                    } else {
+                        level(n)
+                    }
+                })
+                .collect(),
+            metrics: Zeroizing::new(metrics),
+            candidates: Zeroizing::new(Vec::with_capacity(2 * size)),
+        }
+    }
+
+    fn paths(&self) -> Range<usize> {
+        0..self.metrics.len()
+    }
+
+    /// Decodes the subtree at `level` that begins at leaf `at`; its ratios are there already.
+    fn node(&mut self, level: usize, at: usize, child: Child) {
+        match self.code.node(at, self.levels[level].len) {
+            // Subtrees at level 1 have no ratios that could be asked for.
+            _ if level == 1 => self.split(level, at, child),
+            Node::Frozen => self.frozen(level, child),
+            Node::Last => self.fork(level, child),
+            Node::Free | Node::Mixed => self.split(level, at, child),
+        }
+    }
+
+    fn frozen(&mut self, level: usize, child: Child) {
+        // One path alone has nobody to be compared with.
+        let compared = self.metrics.len() > 1;
+        let level = &mut self.levels[level];
+        for (path, metric) in self.metrics.iter_mut().enumerate() {
+            if compared {
+                *metric += f64::from(llr::surprise(level.ratios(path)));
+            }
+            level.new_word(child, path).fill(0);
+        }
+    }
+
+    fn split(&mut self, level: usize, at: usize, child: Child) {
+        let half = self.levels[level].len / 2;
+        let idle = self.metrics.len() == 1 && self.code.node(at, half) == Node::Frozen;
+        if !idle {
+            self.down(level, at, Child::First);
+        }
+        self.node(level + 1, at, Child::First);
+        self.down(level, at, Child::Second);
+        self.node(level + 1, at + half, Child::Second);
+        if level > 0 {
+            self.up(level, child);
+        }
+    }
+
+    /// Makes the ratios of a child of the subtree at `level`.
+    fn down(&mut self, level: usize, at: usize, to: Child) {
+        let second_half = at >= self.code.len() / 2;
+        match (level, to) {
+            (0, Child::Second) => {}
+            (1, _) if second_half => self.down_from_second_half(to),
+            _ => self.down_from_stored(level, to),
+        }
+    }
+
+    fn down_from_stored(&mut self, level: usize, to: Child) {
+        let (above, below) = self.levels.split_at_mut(level + 1);
+        let (above, below) = (&above[level], &mut below[0]);
+        for path in 0..self.metrics.len() {
+            let ratios = if level == 0 {
+                self.root
+            } else {
+                above.ratios(path)
+            };
+            let (a, b) = ratios.split_at(below.len);
+            below.make(path, a, b, to);
+        }
+    }
+
+    /// The ratios of the second half of the code are sums and differences of the reading's. They are
+    /// made again, a piece at a time, where their halves are needed: half of all memory is saved.
+    fn down_from_second_half(&mut self, to: Child) {
+        let (above, below) = self.levels.split_at_mut(2);
+        let (above, below) = (&above[1], &mut below[0]);
+        let mut room = Zeroizing::new(vec![0.0; above.len]);
+        for path in 0..self.metrics.len() {
+            let (a, b) = self.root.split_at(above.len);
+            llr::g(a, b, above.first(path), &mut room);
+            let (a, b) = room.split_at(below.len);
+            below.make(path, a, b, to);
+        }
+    }
+
+    /// Makes the word of a subtree from those of its children.
+    fn up(&mut self, level: usize, child: Child) {
+        let (above, below) = self.levels.split_at_mut(level + 1);
+        let (above, below) = (&mut above[level], &below[0]);
+        for path in 0..self.metrics.len() {
+            let (first, second) = (below.first(path), below.second(path));
+            let word = above.new_word(child, path);
+            if below.len < 64 {
+                word[0] = first[0] ^ second[0] | second[0] << below.len;
+                continue;
+            }
+            let (one, other) = word.split_at_mut(first.len());
+            for ((to, first), second) in one.iter_mut().zip(first).zip(second) {
+                *to = first ^ second;
+            }
+            other.copy_from_slice(second);
+        }
+    }
+
+    /// Splits each path at a subtree with one last information bit: its word is zeros or ones.
+    fn fork(&mut self, level: usize, child: Child) {
+        self.candidates.clear();
+        for path in self.paths() {
+            let ratios = self.levels[level].ratios(path);
+            let zeros = self.metrics[path] + f64::from(llr::surprise(ratios));
+            let ones = zeros + f64::from(llr::total(ratios));
+            self.candidates.push((zeros, slot(path), false));
+            self.candidates.push((ones, slot(path), true));
+        }
+        if self.candidates.len() > self.size {
+            let by_metric = |a: &(f64, u8, bool), b: &(f64, u8, bool)| a.0.total_cmp(&b.0);
+            self.candidates
+                .select_nth_unstable_by(self.size - 1, by_metric);
+            self.candidates.truncate(self.size);
+        }
+        self.inherit(level);
+        let level = &mut self.levels[level];
+        let ones = low(level.len);
+        for (path, &(_, _, bit)) in self.candidates.iter().enumerate() {
+            level
+                .new_word(child, path)
+                .fill(u64::from(bit).wrapping_neg() & ones);
+        }
+    }
+
+    /// Gives the chosen candidates what their parents had, down to `level`.
+    fn inherit(&mut self, level: usize) {
+        self.metrics.clear();
+        self.metrics
+            .extend(self.candidates.iter().map(|candidate| candidate.0));
+        let mut old = [0; 256];
+        for level in &mut self.levels[1..=level] {
+            for table in [&mut level.ratios_at, &mut level.first_at] {
+                old[..table.len()].copy_from_slice(table);
+                for (to, &(_, parent, _)) in table.iter_mut().zip(self.candidates.iter()) {
+                    *to = old[usize::from(parent)];
+                }
+            }
+        }
+    }
+
+    /// The whole word of a path, at the end.
+    fn word(&self, path: usize) -> Bits {
+        let mut word = Bits::zeros(self.code.len());
+        let (first, second) = (self.levels[1].first(path), self.levels[1].second(path));
+        let (one, other) = word.words_mut().split_at_mut(first.len());
+        for ((to, first), second) in one.iter_mut().zip(first).zip(second) {
+            *to = first ^ second;
+        }
+        other.copy_from_slice(second);
+        word
+    }
+}
