@@ -287,6 +287,15 @@ impl Code {
             }
     }
 
+    /// Whether a list of `size` paths, from 1 to 256, misses what is right: for simulations. `u` has
+    /// zeros at the frozen positions, and its word is read with `noise`.
+    pub(crate) fn misses(&self, u: &Bits, noise: &Bits, size: usize) -> bool {
+        let mut word = self.fitted(u);
+        transform(&mut word);
+        let ratios = self.ratios(noise, &word, &[]);
+        list::loses(self, &ratios, size, u)
+    }
+
     /// A word that has this syndrome: what is missing counts as zero.
     fn coset(&self, syndrome: &[u8]) -> Bits {
         let syndrome = Bits::from_bytes(syndrome);

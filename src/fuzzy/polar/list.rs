@@ -44,6 +44,12 @@ enum Child {
     Second,
 }
 
+/// For simulations: which path is the right one.
+struct Guide<'a> {
+    truth: &'a Bits,
+    path: u8,
+}
+
 /// A list decoder at work.
 struct List<'a> {
     code: &'a Code,
@@ -56,6 +62,7 @@ struct List<'a> {
     metrics: Zeroizing<Vec<f64>>,
     /// Of a splitting: metric, parent and bit of each candidate.
     candidates: Zeroizing<Vec<(f64, u8, bool)>>,
+    guide: Option<Guide<'a>>,
 }
 
 /// Offers the words that are left at the end to `accept`, the most likely first; true as soon as it
@@ -67,10 +74,19 @@ pub(super) fn decode(
     accept: &mut dyn FnMut(Bits) -> bool,
 ) -> bool {
     let mut list = List::new(code, ratios, size);
-    list.split(0, 0, Child::First);
+    list.run();
     let mut order: Vec<usize> = (0..list.metrics.len()).collect();
     order.sort_by(|&a, &b| list.metrics[a].total_cmp(&list.metrics[b]));
     order.into_iter().any(|path| accept(list.word(path)))
+}
+
+/// Whether a decoder of `size` paths drops the path of `truth`, which is what u really was. Given up
+/// as soon as that has happened.
+pub(super) fn loses(code: &Code, ratios: &[f32], size: usize, truth: &Bits) -> bool {
+    let mut list = List::new(code, ratios, size);
+    list.guide = Some(Guide { truth, path: 0 });
+    list.run();
+    list.metrics.is_empty()
 }
 
 /// Bytes that a decoder of `size` paths for codes of length `len` holds.
@@ -174,7 +190,12 @@ impl<'a> List<'a> {
                 .collect(),
             metrics: Zeroizing::new(metrics),
             candidates: Zeroizing::new(Vec::with_capacity(2 * size)),
+            guide: None,
         }
+    }
+
+    fn run(&mut self) {
+        self.split(0, 0, Child::First);
     }
 
     fn paths(&self) -> Range<usize> {
@@ -187,7 +208,7 @@ impl<'a> List<'a> {
             // Subtrees at level 1 have no ratios that could be asked for.
             _ if level == 1 => self.split(level, at, child),
             Node::Frozen => self.frozen(level, child),
-            Node::Last => self.fork(level, child),
+            Node::Last => self.fork(level, at, child),
             Node::Free | Node::Mixed => self.split(level, at, child),
         }
     }
@@ -276,7 +297,7 @@ impl<'a> List<'a> {
     }
 
     /// Splits each path at a subtree with one last information bit: its word is zeros or ones.
-    fn fork(&mut self, level: usize, child: Child) {
+    fn fork(&mut self, level: usize, at: usize, child: Child) {
         self.candidates.clear();
         for path in self.paths() {
             let ratios = self.levels[level].ratios(path);
@@ -291,6 +312,7 @@ impl<'a> List<'a> {
                 .select_nth_unstable_by(self.size - 1, by_metric);
             self.candidates.truncate(self.size);
         }
+        self.follow(at + self.levels[level].len - 1);
         self.inherit(level);
         let level = &mut self.levels[level];
         let ones = low(level.len);
@@ -298,6 +320,19 @@ impl<'a> List<'a> {
             level
                 .new_word(child, path)
                 .fill(u64::from(bit).wrapping_neg() & ones);
+        }
+    }
+
+    /// Keeps the guide on the right path. Where it was dropped, so are all others.
+    fn follow(&mut self, last: usize) {
+        let Some(guide) = &mut self.guide else {
+            return;
+        };
+        let right = (guide.path, guide.truth.get(last));
+        let mut candidates = self.candidates.iter();
+        match candidates.position(|&(_, parent, bit)| (parent, bit) == right) {
+            Some(path) => guide.path = slot(path),
+            None => self.candidates.clear(),
         }
     }
 
