@@ -7,14 +7,16 @@
 /// Ratios this large say "certain": exp(-87) is the least normal number.
 const LARGEST: f32 = 87.0;
 
-/// The sign of bit `at` of `word`, where a set bit means minus.
-fn sign(word: u64, at: usize) -> u32 {
-    // A mask, a comparison and a choice, which vectors have, rather than a shift by `at`.
-    match word & (1 << at) {
-        0 => 0,
-        _ => 1 << 31,
+/// Each bit of half a word.
+const EACH: [u32; 32] = {
+    let mut bits = [0; 32];
+    let mut at = 0;
+    while at < 32 {
+        bits[at] = 1 << at;
+        at += 1;
     }
-}
+    bits
+};
 
 /// f: the ratio of the sum of two bits, ln((1 + e^(a+b)) / (e^a + e^b)), for each pair.
 pub(super) fn f(a: &[f32], b: &[f32], to: &mut [f32]) {
@@ -37,10 +39,15 @@ fn sum_of_bits(a: f32, b: f32) -> f32 {
 
 /// g: the ratio of the second bit once the sum of both is known to be the bit of `known`.
 pub(super) fn g(a: &[f32], b: &[f32], known: &[u64], to: &mut [f32]) {
-    let blocks = a.chunks(64).zip(b.chunks(64)).zip(to.chunks_mut(64));
-    for (((a, b), to), &word) in blocks.zip(known) {
-        for (at, ((&a, &b), to)) in a.iter().zip(b).zip(to).enumerate() {
-            *to = b + f32::from_bits(a.to_bits() ^ sign(word, at));
+    let halves = known
+        .iter()
+        .flat_map(|word| [*word as u32, (word >> 32) as u32]);
+    let blocks = a.chunks(32).zip(b.chunks(32)).zip(to.chunks_mut(32));
+    for (((a, b), to), word) in blocks.zip(halves) {
+        for (((&a, &b), to), bit) in a.iter().zip(b).zip(to).zip(EACH) {
+            // A comparison with a constant, which vectors have, rather than a shift by the place.
+            let sign = if word & bit == 0 { 0 } else { 1 << 31 };
+            *to = b + f32::from_bits(a.to_bits() ^ sign);
         }
     }
 }
