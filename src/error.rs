@@ -137,6 +137,12 @@ pub enum Error {
         #[serde(with = "io_error")]
         source: io::Error,
     },
+    /// A PUF's reading and helper data do not give the enrolled key back. Deliberately says no more,
+    /// whatever the reason: who edits helper data learns nothing from the answer.
+    #[error(
+        "the PUF does not give the enrolled key back: another chip, too much noise, or changed helper data"
+    )]
+    NotReproduced,
     /// A cryptographic operation failed. Deliberately says no more.
     #[error("cryptographic operation failed")]
     Crypto,

@@ -136,6 +136,7 @@ impl From<Error> for Rv {
             Error::DeviceGone { .. }
             | Error::DeviceError { .. }
             | Error::OtherDevice { .. }
+            | Error::NotReproduced
             | Error::Timeout { .. }
             | Error::Refused { .. }
             | Error::BadRecord { .. }

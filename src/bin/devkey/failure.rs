@@ -57,6 +57,9 @@ fn remedy(error: &Error) -> Option<&'static str> {
         Error::OtherDevice { .. } => {
             "go back to that device, or make a new token with `devkey init`"
         }
+        Error::NotReproduced => {
+            "put the device and the helper data of its enrolment together again, and run the command again"
+        }
         Error::BadBlob => "restore the key's file, or delete the key and make a new one",
         Error::BadRecord { .. } => "restore the file from a copy, or move it away",
         Error::Timeout { .. } => "run the command again",
