@@ -22,7 +22,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("fuzzy", &["error", "secret"]),
     ("key", &["error", "secret"]),
     ("provider", &["error", "secret", "key"]),
-    ("backends", &["error", "secret", "key", "files", "provider"]),
+    (
+        "backends",
+        &["error", "secret", "fuzzy", "key", "files", "provider"],
+    ),
     ("store", &["error", "secret", "key", "files", "provider"]),
     (
         "token",
