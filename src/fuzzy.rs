@@ -6,8 +6,25 @@
 //! [`Helper`] data and the root, [`reconstruct`] gives the root back from the helper data and a
 //! fresh reading.
 
+pub mod bits;
+mod enroll;
+mod health;
+mod helper;
+mod kdf;
+mod ledger;
+mod measure;
+pub mod polar;
+mod reconstruct;
+
+use std::fmt;
+
 use crate::error::{Error, Result};
 use crate::secret::Secret;
+use ledger::Ledger;
+use polar::Family;
+
+pub use helper::Helper;
+pub use polar::Decoder;
 
 /// Length of a root in bytes.
 pub const ROOT_LEN: usize = 32;
@@ -62,6 +79,64 @@ impl Profile {
             Profile::Dk2048 => 2048,
         }
     }
+
+    /// The least and the largest K. The largest is where reconstruction still is sure with the noise
+    /// of an old chip, 15 %.
+    pub fn k_limits(self) -> (usize, usize) {
+        match self {
+            Profile::Dk256 => (384, 512),
+            Profile::Dk512 => (384, 640),
+            Profile::Dk1024 => (512, 896),
+            Profile::Dk2048 => (640, 1664),
+        }
+    }
+
+    /// Most cells in which a reading may differ from the enrolled response: what 6 standard
+    /// deviations above the noise that the profile is for come to, and no more, as it bounds what an
+    /// editor of helper data can reach.
+    fn distance_limit(self) -> usize {
+        let percent = match self {
+            Profile::Dk256 => 23,
+            Profile::Dk512 => 30,
+            Profile::Dk1024 | Profile::Dk2048 => 33,
+        };
+        self.response_len() * 8 * percent / 100
+    }
+
+    fn family(self) -> Family {
+        match self {
+            Profile::Dk256 => Family::Dk256,
+            Profile::Dk512 => Family::Dk512,
+            Profile::Dk1024 => Family::Dk1024,
+            Profile::Dk2048 => Family::Dk2048,
+        }
+    }
+
+    fn offers(self, k: usize) -> bool {
+        let (least, most) = self.k_limits();
+        (least..=most).contains(&k) && k.is_multiple_of(64)
+    }
+
+    /// K for a response with that ledger.
+    fn k_for(self, ledger: &Ledger) -> Result<usize> {
+        let (least, most) = self.k_limits();
+        let k = ledger.k().max(least);
+        let (len, loss) = (self.response_len() * 8, ledger.loss());
+        match k <= most {
+            true => Ok(k),
+            false => Err(Error::input(format!(
+                "the {len} cells lack {loss} bits of entropy by the ledger, and {self} makes up for at \
+                 most {}; use a longer window",
+                Ledger::affordable(most)
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// What kind of device a response comes from.
@@ -75,6 +150,10 @@ pub enum SourceKind {
     Serial,
 }
 
+impl SourceKind {
+    const ALL: [SourceKind; 3] = [SourceKind::Raw, SourceKind::File, SourceKind::Serial];
+}
+
 /// Where a response comes from. Not checked here: the back end compares it with what it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
@@ -82,67 +161,6 @@ pub struct Source {
     pub kind: SourceKind,
     /// Where the window begins within the device's measurement, in bytes.
     pub offset: u64,
-}
-
-/// Public helper data: what [`reconstruct`] needs besides a reading. Whoever reads it learns
-/// nothing about the root; whoever changes it gets an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Helper(());
-
-impl Helper {
-    /// Reads helper data as [`encode`](Helper::encode) wrote it.
-    ///
-    /// # Errors
-    /// [`Error::NewerRecord`] for a newer format, [`Error::NotReproduced`] for all that is not
-    /// exactly right.
-    pub fn parse(_bytes: &[u8]) -> Result<Self> {
-        Err(Error::NotReproduced)
-    }
-
-    /// The bytes to store, at most [`Profile::response_len`] + 96 of them (and as many bytes as a
-    /// response more where there is a reliability map).
-    pub fn encode(&self) -> &[u8] {
-        &[]
-    }
-
-    /// The profile.
-    pub fn profile(&self) -> Profile {
-        Profile::Dk1024
-    }
-
-    /// Where the response came from.
-    pub fn source(&self) -> Source {
-        Source {
-            kind: SourceKind::Raw,
-            offset: 0,
-        }
-    }
-
-    /// K: how many bits of the response the syndrome does not disclose.
-    pub fn k(&self) -> usize {
-        0
-    }
-
-    /// How many readings the enrolment was made from.
-    pub fn readings(&self) -> u8 {
-        0
-    }
-
-    /// 16 random bytes, new with each enrolment and refresh.
-    pub fn enrolment_id(&self) -> [u8; 16] {
-        [0; 16]
-    }
-
-    /// SHA-256 of the syndrome: the same before and after a [`refresh`], so that a token can be
-    /// bound to it, and a second enrolment of the same window told from a refresh.
-    pub fn syndrome_id(&self) -> [u8; 32] {
-        [0; 32]
-    }
-
-    /// SHA-256 of all helper data, for a token to be bound to it.
-    pub fn id(&self) -> [u8; 32] {
-        [0; 32]
-    }
 }
 
 /// What an enrolment gives.
@@ -163,8 +181,8 @@ pub struct Reconstruction {
     pub root: Secret,
     /// How many cells read differently than at enrolment.
     pub flips: usize,
-    /// The decoder that succeeded: `SC`, `SCL-8`, `SCL-32`.
-    pub decoder: &'static str,
+    /// The decoder that succeeded.
+    pub decoder: Decoder,
 }
 
 /// What can be said of a device by its readings. All of it public.
@@ -180,8 +198,6 @@ pub struct Report {
     pub noise: Option<Noise>,
     /// All readings are equal: the device gives one measurement again and again.
     pub latched: bool,
-    /// Why the device is not fit whatever the profile, one sentence each; empty where it is.
-    pub refusals: Vec<String>,
     /// What each profile, for which the readings are long enough, makes of it.
     pub fits: Vec<Fit>,
 }
@@ -201,13 +217,13 @@ pub struct Fit {
     /// The profile.
     pub profile: Profile,
     /// Entropy that the response lacks by each model of the ledger, in bits.
-    pub ledger: Vec<(&'static str, f64)>,
+    pub ledger: Vec<(String, f64)>,
     /// The largest of these, in whole bits, at least 0.
     pub loss: usize,
     /// K for this device.
     pub k: Option<usize>,
-    /// Why the profile does not fit.
-    pub refusal: Option<String>,
+    /// Why the window is refused, one sentence each; empty where it can be enrolled.
+    pub refusals: Vec<String>,
     /// Upper bound of the share of failed reconstructions at the measured noise, before list
     /// decoding, where there is more than one reading.
     pub failure_bound: Option<f64>,
@@ -219,8 +235,8 @@ pub struct Fit {
 ///
 /// # Errors
 /// [`Error::BadInput`] with the reason where the device is not fit for the profile.
-pub fn enroll(_profile: Profile, _readings: &[Secret], _source: &Source) -> Result<Enrolment> {
-    Err(Error::unsupported("enrolment"))
+pub fn enroll(profile: Profile, readings: &[Secret], source: &Source) -> Result<Enrolment> {
+    enroll::enroll(profile, readings, source, false)
 }
 
 /// Like [`enroll`], and the helper data says which cells differed between the readings. For live
@@ -229,19 +245,19 @@ pub fn enroll(_profile: Profile, _readings: &[Secret], _source: &Source) -> Resu
 /// # Errors
 /// As [`enroll`]; [`Error::BadInput`] for fewer than three readings or equal ones.
 pub fn enroll_with_map(
-    _profile: Profile,
-    _readings: &[Secret],
-    _source: &Source,
+    profile: Profile,
+    readings: &[Secret],
+    source: &Source,
 ) -> Result<Enrolment> {
-    Err(Error::unsupported("enrolment"))
+    enroll::enroll(profile, readings, source, true)
 }
 
 /// The root of the helper data's enrolment, from a fresh reading.
 ///
 /// # Errors
 /// [`Error::NotReproduced`], whatever the reason.
-pub fn reconstruct(_helper: &Helper, _reading: &Secret) -> Result<Reconstruction> {
-    Err(Error::NotReproduced)
+pub fn reconstruct(helper: &Helper, reading: &Secret) -> Result<Reconstruction> {
+    reconstruct::reconstruct(helper, reading)
 }
 
 /// New helper data and a new root from the same response: the syndrome is the same bytes, the
@@ -249,19 +265,12 @@ pub fn reconstruct(_helper: &Helper, _reading: &Secret) -> Result<Reconstruction
 ///
 /// # Errors
 /// [`Error::NotReproduced`], whatever the reason.
-pub fn refresh(_helper: &Helper, _reading: &Secret) -> Result<Enrolment> {
-    Err(Error::NotReproduced)
+pub fn refresh(helper: &Helper, reading: &Secret) -> Result<Enrolment> {
+    reconstruct::refresh(helper, reading)
 }
 
-/// Measures a device without enrolling it.
-pub fn measure(_readings: &[Secret]) -> Report {
-    Report {
-        len: 0,
-        readings: 0,
-        ones: 0.0,
-        noise: None,
-        latched: false,
-        refusals: Vec::new(),
-        fits: Vec::new(),
-    }
+/// Measures a device without enrolling it. Of each reading a profile looks at what it would use: the
+/// first [`Profile::response_len`] bytes.
+pub fn measure(readings: &[Secret]) -> Report {
+    measure::measure(readings)
 }

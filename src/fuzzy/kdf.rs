@@ -1,0 +1,80 @@
+//! What is derived from the corrected response: HKDF-SHA-256 (RFC 5869, NIST SP 800-56C rev. 2
+//! two-step), one purpose to each output.
+//!
+//! What it protects against: changed helper data. The salt is a hash of all helper data but the tag,
+//! so that each changed bit changes every output; the tag is an HMAC over the same bytes under a key
+//! that is derived from the whole response and not from the code's K bits, so that it can be made
+//! only by who knows every cell (Boyen, Dodis, Katz, Ostrovsky, Smith, EUROCRYPT 2005; Becker 2017,
+//! "Robust Fuzzy Extractors and Helper Data Manipulation Attacks Revisited").
+//!
+//! aws-lc-rs wipes what it copies of the input, and aws-lc all that it frees (`OPENSSL_free`,
+//! crypto/mem.c: `OPENSSL_cleanse` before `free`); an HMAC context is cleansed when dropped.
+
+use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use aws_lc_rs::hmac;
+
+use super::ROOT_LEN;
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+/// Length of a tag in bytes.
+pub(super) const TAG_LEN: usize = 32;
+
+const SALT: &[u8] = b"devkey/puf/v1/salt\0";
+const CONFIRM: &[u8] = b"devkey/puf/v1/confirm";
+const ROOT: &[u8] = b"devkey/puf/v1/root";
+
+/// What all outputs of one enrolment are expanded from.
+pub(super) struct Material(Prk);
+
+impl Material {
+    /// From the whole corrected response and all helper data but the tag. The data's own header says
+    /// how long its parts are, so that the concatenation is unambiguous.
+    pub(super) fn new(response: &Secret, data: &[u8]) -> Self {
+        let mut salt = Context::new(&SHA256);
+        salt.update(SALT);
+        salt.update(data);
+        let salt = Salt::new(HKDF_SHA256, salt.finish().as_ref());
+        Material(salt.extract(response.expose()))
+    }
+
+    /// The tag of the helper data.
+    pub(super) fn tag(&self, data: &[u8]) -> Result<[u8; TAG_LEN]> {
+        let tag = hmac::sign(&self.key()?, data);
+        tag.as_ref().try_into().map_err(|_| Error::Crypto)
+    }
+
+    /// Whether `tag` is the helper data's; in constant time.
+    pub(super) fn confirms(&self, data: &[u8], tag: &[u8]) -> bool {
+        self.key()
+            .is_ok_and(|key| hmac::verify(&key, data, tag).is_ok())
+    }
+
+    /// The root.
+    pub(super) fn root(&self) -> Result<Secret> {
+        self.expand(ROOT, ROOT_LEN)
+    }
+
+    fn key(&self) -> Result<hmac::Key> {
+        let key = self.expand(CONFIRM, TAG_LEN)?;
+        Ok(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))
+    }
+
+    fn expand(&self, purpose: &[u8], len: usize) -> Result<Secret> {
+        let mut secret = Secret::new(vec![0; len]);
+        self.0
+            .expand(&[purpose], Len(len))?
+            .fill(secret.expose_mut())?;
+        Ok(secret)
+    }
+}
+
+/// A length in bytes, as HKDF wants it.
+struct Len(usize);
+
+impl KeyType for Len {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
