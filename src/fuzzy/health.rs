@@ -81,35 +81,28 @@ fn text(reading: &[u8]) -> Option<String> {
 }
 
 fn counter(reading: &[u8]) -> Option<String> {
-    let found = [1, 2, 4, 8].into_iter().any(|width| {
-        let big = numbers(reading, width, |bytes| {
-            bytes.iter().rev().copied().collect()
-        });
-        counts(&big) || counts(&numbers(reading, width, <[u8]>::to_vec))
-    });
-    found.then(|| "it counts: neighbouring numbers all differ by the same step".to_owned())
+    let widths = [1, 2, 4, 8].into_iter();
+    let mut kinds = widths.flat_map(|width| [(width, false), (width, true)]);
+    kinds
+        .any(|(width, big)| counts(reading, width, big))
+        .then(|| "it counts: neighbouring numbers all differ by the same step".to_owned())
 }
 
-/// Numbers of `width` bytes, which `order` brings into little-endian order.
-fn numbers(reading: &[u8], width: usize, order: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u64> {
-    let number = |bytes: &[u8]| {
-        let bytes = order(bytes).into_iter().rev();
-        bytes.fold(0, |number, byte| number << 8 | u64::from(byte))
-    };
-    reading.chunks_exact(width).map(number).collect()
+/// Whether more than half of the steps between numbers of `width` bytes equal the one before.
+fn counts(reading: &[u8], width: usize, big: bool) -> bool {
+    let numbers = reading.chunks_exact(width).map(|bytes| number(bytes, big));
+    let pairs = numbers.clone().zip(numbers.skip(1));
+    let steps = pairs.map(|(a, b)| b.wrapping_sub(a));
+    let same = steps.clone().zip(steps.clone().skip(1));
+    same.filter(|(a, b)| a == b).count() * 2 > steps.count()
 }
 
-/// Whether more than half of the steps equal the one before.
-fn counts(numbers: &[u64]) -> bool {
-    let steps: Vec<u64> = numbers
-        .windows(2)
-        .map(|pair| match pair {
-            [a, b] => b.wrapping_sub(*a),
-            _ => 0,
-        })
-        .collect();
-    let same = steps.windows(2).filter(|pair| pair.first() == pair.last());
-    same.count() * 2 > steps.len()
+fn number(bytes: &[u8], big: bool) -> u64 {
+    let push = |number, byte: &u8| number << 8 | u64::from(*byte);
+    match big {
+        true => bytes.iter().fold(0, push),
+        false => bytes.iter().rev().fold(0, push),
+    }
 }
 
 fn noise(readings: &[Secret]) -> Option<String> {
@@ -125,4 +118,108 @@ fn noise(readings: &[Secret]) -> Option<String> {
             "two readings differ in {percent:.0} % of their bits; at most 20 % can be relied on"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::{Random, chip};
+    use super::*;
+
+    fn of(reading: Vec<u8>) -> String {
+        refusals(&[Secret::new(reading)]).join("; ")
+    }
+
+    /// Fails with 0.45 for the least share of ones, and with 120 for the least distance.
+    #[test]
+    fn chips_pass() {
+        for (seed, ones) in [(1, 0.33), (2, 0.4), (3, 0.5), (4, 0.6), (5, 0.67)] {
+            let cells = chip(seed, 2048, ones);
+            assert_eq!(of(cells.clone()), "");
+            let mut random = Random(!seed);
+            let readings = [0.05, 0.1, 0.15].map(|noise| random.reading(&cells, noise));
+            assert_eq!(refusals(&readings), [""; 0]);
+        }
+    }
+
+    /// Each fails without the one line of `refusals`, or the one line of `blocks`, that it is for.
+    #[test]
+    fn what_is_no_puf_is_refused() {
+        let with = |at: usize, block: &[u8]| {
+            let mut cells = chip(6, 1024, 0.5);
+            cells[at..at + block.len()].copy_from_slice(block);
+            cells
+        };
+        let same = |byte| [byte; 32];
+        let other = chip(6, 1024, 0.5)[64..96].to_vec();
+        let mut near = other.clone();
+        (0..32).for_each(|at| near[at] ^= 1);
+        let all = "the 32 bytes at 512 are all the same";
+        for (reading, reason) in [
+            (vec![0xff; 1024], "100 % of the bits are ones"),
+            (vec![0; 1024], "0 % of the bits are ones"),
+            (chip(7, 1024, 0.25), "25 % of the bits are ones"),
+            (chip(7, 1024, 0.75), "75 % of the bits are ones"),
+            (with(512, &same(0xff)), all),
+            (with(512, &same(0)), all),
+            (with(512, &same(0x5a)), all),
+            (with(512, &other), "the 32 bytes at 512 repeat those at 64"),
+            (with(512, &near), "the 32 bytes at 512 repeat those at 64"),
+            (
+                b"To be, or not to be, that is the question:\n".repeat(24),
+                "it is text",
+            ),
+        ] {
+            let found = of(reading);
+            assert!(found.contains(reason), "{found:?} is not {reason:?}");
+        }
+        assert_eq!(refusals(&[]), ["there is no reading"]);
+    }
+
+    /// Counters from somewhere, by a step, in each width and order, with one number in ten wrong.
+    /// Fails without 2, 4 or 8 among the widths, with one of the orders, and with
+    /// `> steps.len()` for the count; 1 stands for 256 bytes in a row.
+    #[test]
+    fn counters_are_refused() {
+        let mut random = Random(8);
+        for (width, step) in [
+            (1, 1),
+            (1, 255),
+            (2, 1),
+            (2, 0x1234),
+            (4, 0x11),
+            (8, 0x9876_5432_10ab),
+        ] {
+            for big in [false, true] {
+                let start = random.next();
+                let number = |at: u64| {
+                    let wrong = if at % 10 == 5 { random.next() } else { 0 };
+                    let number = start.wrapping_add(at * step) ^ wrong;
+                    let mut bytes = number.to_le_bytes()[..width].to_vec();
+                    if big {
+                        bytes.reverse();
+                    }
+                    bytes
+                };
+                let reading: Vec<u8> = (0..1024 / width as u64).flat_map(number).collect();
+                let found = of(reading);
+                assert!(
+                    found.contains("it counts"),
+                    "{width} {step} {big}: {found:?}"
+                );
+            }
+        }
+    }
+
+    /// Fails with 0.3 for the most noise, and with the least of the distances for the largest.
+    #[test]
+    fn a_noisy_device_is_refused() {
+        let cells = chip(9, 1024, 0.5);
+        let mut random = Random(!9);
+        let readings = [0.0, 0.25, 0.05].map(|noise| random.reading(&cells, noise));
+        let found = refusals(&readings).join("; ");
+        assert!(
+            found.contains("two readings differ in 25 % of their bits"),
+            "{found:?}"
+        );
+    }
 }

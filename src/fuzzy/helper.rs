@@ -277,3 +277,132 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = digest(&SHA256, bytes);
     digest.as_ref().try_into().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::chip;
+    use super::*;
+
+    const HEADER: Header = Header {
+        profile: Profile::Dk512,
+        source: Source {
+            kind: SourceKind::Serial,
+            offset: 0x0102_0304_0506_0708,
+        },
+        readings: 3,
+        map: false,
+        k: 448,
+        loss: 0x51,
+        design_id: *b"designid",
+        enrolment_id: *b"0123456789abcdef",
+    };
+
+    fn sealed(header: Header) -> Helper {
+        let (syndrome, map) = header.lengths();
+        let response = Secret::new(chip(1, 512, 0.5));
+        let (syndrome, map) = (vec![0xaa; syndrome], vec![0x55; map]);
+        Helper::seal(header, &syndrome, &map, &response).unwrap().0
+    }
+
+    /// The layout is what other versions will read. Fails with two fields exchanged, with
+    /// big-endian numbers, and with profiles from 0.
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let helper = sealed(HEADER);
+        let header = [
+            b"DKPUFHLP".as_slice(),
+            &[1, 0, 0xfe, 0xff, 2, 3, 3, 0, 0xc0, 1, 0x51, 0, 0, 2, 0, 0],
+            &[8, 7, 6, 5, 4, 3, 2, 1],
+            b"designid0123456789abcdef",
+            &[0; 8],
+        ]
+        .concat();
+        assert_eq!(helper.encode()[..64], header);
+        assert_eq!(helper.encode().len(), 512 + 96 - 448 / 8);
+        let again = Helper::parse(helper.encode()).unwrap();
+        assert_eq!(again, helper);
+        assert_eq!(again.header(), &HEADER);
+        let with_map = sealed(Header {
+            map: true,
+            ..HEADER
+        });
+        assert_eq!(with_map.encode().len(), 2 * 512 + 96 - 448 / 8);
+        let again = Helper::parse(with_map.encode()).unwrap();
+        assert_eq!(
+            (again.syndrome()[0], again.map()),
+            (0xaa, [0x55; 512].as_slice())
+        );
+    }
+
+    fn refused(bytes: &[u8]) {
+        let refused = Helper::parse(bytes);
+        assert!(matches!(refused, Err(Error::NotReproduced)), "{refused:?}");
+    }
+
+    /// Fails without the comparison with the canonical bytes (reserved ones, flags, the length, the
+    /// complement), without `offers`, and without the comparison of the lengths.
+    #[test]
+    fn there_is_one_way_to_write_it() {
+        let good = sealed(HEADER).encode().to_vec();
+        refused(&[]);
+        for len in 0..good.len() {
+            refused(&good[..len]);
+        }
+        refused(&[good.as_slice(), &[0]].concat());
+        refused(&[good.as_slice(), &good].concat());
+        for at in (0..24).chain(56..64) {
+            // Kind and profile, readings, K and the loss have other values that are in order.
+            if [12, 13, 14, 16, 17, 18, 19].contains(&at) {
+                continue;
+            }
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                refused(&bad);
+            }
+        }
+        for (at, value) in [
+            (12, 0),
+            (12, 5),
+            (13, 0),
+            (13, 4),
+            (16, 0xc1),
+            (17, 0),
+            (17, 3),
+        ] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            refused(&bad);
+        }
+    }
+
+    /// Fails without the complement in `newer`, and with `>=`.
+    #[test]
+    fn a_newer_version_is_named() {
+        let mut newer = sealed(HEADER).encode().to_vec();
+        newer[8..12].copy_from_slice(&[2, 1, 0xfd, 0xfe]);
+        let found = Helper::parse(&newer).unwrap_err().to_string();
+        assert!(
+            found.contains("helper data: written by a newer devkey (format 258"),
+            "{found}"
+        );
+        newer[8..12].copy_from_slice(&[2, 0, 0xfe, 0xff]);
+        refused(&newer);
+        newer[8..12].copy_from_slice(&[0, 0, 0xff, 0xff]);
+        refused(&newer);
+    }
+
+    /// Fails with the ids over one another's bytes.
+    #[test]
+    fn ids_tell_enrolments_and_refreshes_apart() {
+        let one = sealed(HEADER);
+        let enrolment_id = [7; 16];
+        let other = sealed(Header {
+            enrolment_id,
+            ..HEADER
+        });
+        assert_eq!(one.syndrome_id(), other.syndrome_id());
+        assert_ne!(one.id(), other.id());
+        assert_eq!(other.enrolment_id(), enrolment_id);
+    }
+}

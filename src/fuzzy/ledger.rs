@@ -283,3 +283,150 @@ fn gain(cells: u32, ones: u32) -> f64 {
     let part = |k: f64| if k > 0.0 { k * (k / n).log2() } else { 0.0 };
     n + part(k) + part(n - k)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::{Random, chip};
+    use super::*;
+
+    fn loss(ledger: &Ledger, model: &str) -> f64 {
+        let found = ledger.models.iter().find(|(name, _)| name == model);
+        found.unwrap_or_else(|| panic!("no model {model}")).1
+    }
+
+    /// 1 KiB of cells that are ones with a probability by address.
+    fn structured(seed: u64, one: impl Fn(usize) -> f64) -> Ledger {
+        Ledger::of(&Random(seed).bytes(1024, one), &[])
+    }
+
+    /// Fails without the allowance for chance: losses of 20 bits and more.
+    #[test]
+    fn fair_coins_lose_next_to_nothing() {
+        let losses: Vec<usize> = (0..200)
+            .map(|seed| Ledger::of(&chip(seed, 1024, 0.5), &[]).loss())
+            .collect();
+        assert!(losses.iter().max() < Some(&25), "{losses:?}");
+        assert!(losses.iter().sum::<usize>() < 200 * 4, "{losses:?}");
+    }
+
+    /// Fails with `n` for `n + part(k)` in `gain`.
+    #[test]
+    fn bias_costs_what_information_theory_says() {
+        for (ones, each) in [(0.55, 0.007_226), (0.60, 0.029_049), (0.70, 0.118_709)] {
+            let expected = 8192.0 * each;
+            let mean: f64 = (0..20)
+                .map(|seed| loss(&Ledger::of(&chip(seed, 1024, ones), &[]), "bias"))
+                .sum::<f64>()
+                / 20.0;
+            assert!(
+                (mean - expected).abs() < 0.1 * expected + 6.0,
+                "{mean} {expected}"
+            );
+        }
+    }
+
+    /// Each structure is seen by the model that is made for it, and by no count of all ones. Fails
+    /// for each model with 0 for its context, or with the cells of the neighbouring context.
+    #[test]
+    fn each_structure_is_seen_by_its_model() {
+        let bias = |up: bool| if up { 0.62 } else { 0.38 };
+        let each: [(&str, fn(usize) -> bool); 8] = [
+            ("i / 32 mod 2", |i| i / 32 % 2 == 0),
+            ("i / 16 mod 4", |i| i / 16 % 4 < 2),
+            ("i mod 8", |i| i % 8 < 4),
+            ("i mod 32", |i| i % 32 < 16),
+            ("i mod 64", |i| i % 64 * 7 % 64 < 32),
+            ("word address bit 1, parity", |i| i / 64 % 2 == 0),
+            ("word address bit 7, parity", |i| (i / 32) & 128 == 0),
+            ("eighth of the window, parity", |i| i / 1024 % 2 == 0),
+        ];
+        for (model, up) in each {
+            let ledger = structured(1, |i| bias(up(i)));
+            assert!(loss(&ledger, model) > 250.0, "{model}: {ledger:?}");
+            assert!(loss(&ledger, "bias") < 20.0, "{model}: {ledger:?}");
+        }
+    }
+
+    /// 1 KiB of cells of which each is a one with a probability by those before it.
+    fn dependent(one: impl Fn(&[bool]) -> f64) -> Vec<u8> {
+        let mut random = Random(1);
+        let mut cells: Vec<bool> = Vec::new();
+        for _ in 0..8192 {
+            let probability = one(&cells);
+            cells.push(random.chance(probability));
+        }
+        let byte = |bits: &[bool]| {
+            let each = bits.iter().rev();
+            each.fold(0, |byte, bit| byte << 1 | u8::from(*bit))
+        };
+        cells.chunks(8).map(byte).collect()
+    }
+
+    /// Fails for each lag with another lag's cells, as with `lag / 32 + 1` for the near word; for
+    /// the four before with three of them.
+    #[test]
+    fn each_dependence_between_cells_is_seen_by_its_model() {
+        let bias = |up: bool| if up { 0.62 } else { 0.38 };
+        let before = |cells: &[bool], lag: usize| match cells.len().checked_sub(lag) {
+            Some(at) => cells[at],
+            None => cells.len() % 2 == 0,
+        };
+        for lag in LAGS {
+            let ledger = Ledger::of(&dependent(|cells| bias(before(cells, lag))), &[]);
+            assert!(loss(&ledger, &format!("lag {lag}")) > 250.0, "{ledger:?}");
+            let up = |cells: &[bool]| before(cells, lag) ^ (cells.len() / 32 % 2 == 1);
+            let ledger = Ledger::of(&dependent(|cells| bias(up(cells))), &[]);
+            assert!(
+                loss(&ledger, &format!("lag {lag}, parity")) > 250.0,
+                "{ledger:?}"
+            );
+        }
+        let up = |cells: &[bool]| (1..=4).fold(false, |sum, lag| sum ^ before(cells, lag));
+        let ledger = Ledger::of(&dependent(|cells| bias(up(cells))), &[]);
+        assert!(loss(&ledger, "the four cells before") > 200.0, "{ledger:?}");
+        assert!(loss(&ledger, "lag 1") < 20.0, "{ledger:?}");
+    }
+
+    /// A word as dense as the last but one; cells that go on as they did for three and turn after
+    /// five; cells whose bias is that of the reliable ones. Fail with 0 for the model's context, the
+    /// second with a `RUN` of 3.
+    #[test]
+    fn density_runs_and_the_map_are_seen() {
+        let bias = |up: bool| if up { 0.66 } else { 0.34 };
+        let dense = dependent(|cells| {
+            let start = (cells.len() / 32 * 32).saturating_sub(64);
+            let word = cells.get(start..start + 32).unwrap_or(&[true; 32]);
+            bias(word.iter().filter(|cell| **cell).count() >= 16)
+        });
+        let ledger = Ledger::of(&dense, &[]);
+        assert!(
+            loss(&ledger, "density of the last word of that parity") > 250.0,
+            "{ledger:?}"
+        );
+
+        let runs = dependent(|cells| {
+            let word = &cells[cells.len() / 32 * 32..];
+            let Some(last) = word.last() else { return 0.5 };
+            let run = word.iter().rev().take_while(|cell| *cell == last).count();
+            bias((run < 5) == *last)
+        });
+        let ledger = Ledger::of(&runs, &[]);
+        let four = loss(&ledger, "the four cells before");
+        assert!(
+            loss(&ledger, "run within the word") > four + 20.0,
+            "{ledger:?}"
+        );
+
+        let map = chip(2, 1024, 0.2);
+        let response = Random(3).bytes(1024, |at| {
+            if map[at / 8] >> (at % 8) & 1 == 1 {
+                0.3
+            } else {
+                0.55
+            }
+        });
+        let ledger = Ledger::of(&response, &map);
+        assert!(loss(&ledger, "reliability, parity") > 200.0, "{ledger:?}");
+        assert!(loss(&ledger, "bias") < 20.0, "{ledger:?}");
+    }
+}

@@ -8,7 +8,8 @@
 //! - What enrolment would have refused is refused: by the ledger, which is asked again. Else helper
 //!   data for a response that the attacker made up, such as the chip's likeliest one, would be
 //!   accepted where bias brings it within the distance. At 60 % ones and 1 KiB that is "all ones"
-//!   with a chance of 2^-124; what the ledger passes comes within the distance by 2^-400.
+//!   with a chance of 2^-124; what the ledger passes, with one below 2^-256 in every profile
+//!   (Chernoff's bound; a test computes it).
 //! - One error for every failure, and all candidates tried before it.
 //!
 //! Time depends on the reading's noise: successive cancellation first, lists only after it fails.
@@ -97,4 +98,176 @@ fn confirm(helper: &Helper, candidate: &Bits, reading: &Bits) -> Option<(Secret,
     let material = helper.confirm(&response)?;
     let ledger = Ledger::of(response.expose(), helper.map());
     (ledger.needs() <= helper.k() + SLACK).then_some((response, material, flips))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::{Random, chip};
+    use super::super::{Profile, Source, SourceKind, enroll, enroll_with_map};
+    use super::*;
+
+    const SOURCE: Source = Source {
+        kind: SourceKind::Raw,
+        offset: 64,
+    };
+    /// Noise that successive cancellation corrects.
+    const NOISE: f64 = 0.05;
+
+    fn enrolled(profile: Profile, seed: u64) -> (Vec<u8>, Enrolment) {
+        let cells = chip(seed, profile.response_len(), 0.5);
+        let reading = Secret::new(cells.clone());
+        (cells, enroll(profile, &[reading], &SOURCE).unwrap())
+    }
+
+    fn refused<T>(result: Result<T>) {
+        assert!(matches!(result, Err(Error::NotReproduced)));
+    }
+
+    /// Fails with the reading for the candidate in `confirm`, and with a longer syndrome.
+    #[test]
+    fn noisy_readings_give_the_root_back() {
+        for (profile, noise) in Profile::ALL.into_iter().zip([0.07, 0.13, 0.18, 0.2]) {
+            let (cells, enrolment) = enrolled(profile, 1);
+            let bytes = enrolment.helper.encode();
+            assert!(bytes.len() <= profile.response_len() + 96);
+            let helper = Helper::parse(bytes).unwrap();
+            let mut random = Random(!1);
+            for _ in 0..5 {
+                let reading = random.reading(&cells, noise);
+                let expected = super::super::health::distance(&cells, reading.expose());
+                let found = super::super::reconstruct(&helper, &reading).unwrap();
+                assert_eq!(found.root.expose(), enrolment.root.expose());
+                assert_eq!(found.flips, expected as usize);
+            }
+        }
+    }
+
+    /// Fails with the id of the old enrolment, and with a syndrome of the reading.
+    #[test]
+    fn a_refresh_keeps_the_syndrome_and_changes_the_root() {
+        let (cells, before) = enrolled(Profile::Dk256, 2);
+        let reading = Random(!2).reading(&cells, NOISE);
+        let after = refresh(&before.helper, &reading).unwrap();
+        assert_eq!(after.helper.syndrome(), before.helper.syndrome());
+        assert_ne!(after.helper.enrolment_id(), before.helper.enrolment_id());
+        assert_ne!(after.root.expose(), before.root.expose());
+        for enrolment in [&before, &after] {
+            let again = reconstruct(&enrolment.helper, &reading).unwrap();
+            assert_eq!(again.root.expose(), enrolment.root.expose());
+        }
+        refused(refresh(&before.helper, &Secret::new(chip(3, 256, 0.5))));
+    }
+
+    /// Every bit of the helper data, with one decoder: more of them only offer more candidates to
+    /// the same check. Fails without the tag, without the design id, and with a tag over the
+    /// syndrome alone.
+    #[test]
+    fn each_changed_bit_of_the_helper_data_is_refused() {
+        let (cells, enrolment) = enrolled(Profile::Dk256, 4);
+        let reading = Random(!4).reading(&cells, NOISE);
+        assert!(recover(&enrolment.helper, &reading, Effort::Sc).is_some());
+        let good = enrolment.helper.encode();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let found = Helper::parse(&bad)
+                .ok()
+                .and_then(|helper| recover(&helper, &reading, Effort::Sc));
+            assert!(found.is_none(), "bit {bit}");
+        }
+    }
+
+    /// Parts of one enrolment's helper data with those of another of the same chip. Fails with a
+    /// tag over the header or the syndrome alone.
+    #[test]
+    fn exchanged_parts_are_refused() {
+        let (cells, one) = enrolled(Profile::Dk256, 5);
+        let reading = Random(!5).reading(&cells, NOISE);
+        let other = refresh(&one.helper, &reading).unwrap();
+        let (one, other) = (one.helper.encode(), other.helper.encode());
+        let tag = one.len() - 32;
+        let swapped: Vec<u8> = [&one[..64], &one[72..80], &one[64..72], &one[80..]].concat();
+        for bad in [
+            [&one[..64], &other[64..]].concat(),
+            [&one[..tag], &other[tag..]].concat(),
+            [&other[..tag], &one[tag..]].concat(),
+            swapped,
+        ] {
+            refused(reconstruct(&Helper::parse(&bad).unwrap(), &reading));
+        }
+    }
+
+    /// Fails without the windows' check of the length in `recover`.
+    #[test]
+    fn another_chip_and_a_short_reading_are_refused() {
+        let (cells, enrolment) = enrolled(Profile::Dk256, 6);
+        for reading in [
+            chip(7, 256, 0.5),
+            cells[..255].to_vec(),
+            vec![],
+            vec![0; 256],
+        ] {
+            refused(reconstruct(&enrolment.helper, &Secret::new(reading)));
+        }
+    }
+
+    /// The right response is refused from one cell more than the limit on. Fails without the
+    /// comparison, and with `>=`.
+    #[test]
+    fn the_distance_is_limited() {
+        let (cells, enrolment) = enrolled(Profile::Dk256, 8);
+        let response = Bits::from_bytes(&cells);
+        let limit = Profile::Dk256.distance_limit();
+        let at = |distance: usize| {
+            let mut reading = response.duplicate();
+            (0..distance).for_each(|cell| reading.set(cell * 4, !response.get(cell * 4)));
+            confirm(&enrolment.helper, &response, &reading).map(|(_, _, flips)| flips)
+        };
+        assert_eq!((at(limit), at(limit + 1)), (Some(limit), None));
+    }
+
+    /// Helper data for a made-up response with a right tag: the chip's likeliest cells, near enough
+    /// to the reading. Fails without the ledger in `confirm`.
+    #[test]
+    fn what_enrolment_refuses_is_no_response() {
+        let bias = |at: usize| if at / 32 % 2 == 0 { 0.8 } else { 0.2 };
+        let reading = Bits::from_bytes(&Random(9).bytes(256, bias));
+        let (_, enrolment) = enrolled(Profile::Dk256, 10);
+        let likeliest = Random(0).bytes(256, |at| bias(at).round());
+        let code = Code::new(Profile::Dk256.family(), enrolment.helper.k()).unwrap();
+        let candidate = Bits::from_bytes(&likeliest);
+        let header = *enrolment.helper.header();
+        let syndrome = code.syndrome(&candidate);
+        let response = candidate.to_secret();
+        let (helper, _) = Helper::seal(header, &syndrome, &[], &response).unwrap();
+        assert!(candidate.distance(&reading) < Profile::Dk256.distance_limit());
+        assert!(helper.confirm(&response).is_some());
+        assert!(confirm(&helper, &candidate, &reading).is_none());
+    }
+
+    /// Fails where the map is not part of what is sealed, and with `differing` of another reading.
+    #[test]
+    fn several_readings_give_a_majority_and_a_map() {
+        let cells = chip(11, 256, 0.5);
+        let mut random = Random(!11);
+        let readings = [(); 5].map(|()| random.reading(&cells, NOISE));
+        let enrolment = enroll_with_map(Profile::Dk256, &readings, &SOURCE).unwrap();
+        let helper = Helper::parse(enrolment.helper.encode()).unwrap();
+        assert_eq!(helper.readings(), 5);
+        let differing: u32 = helper.map().iter().map(|byte| byte.count_ones()).sum();
+        // 1 − 0.95⁵ − 0.05⁵ = 23 % of 2048.
+        assert!((400..540).contains(&differing), "{differing}");
+        for reading in &readings {
+            let again = reconstruct(&helper, reading).unwrap();
+            assert_eq!(again.root.expose(), enrolment.root.expose());
+        }
+        let voted = enroll(Profile::Dk256, &readings, &SOURCE).unwrap().helper;
+        let flips = reconstruct(&voted, &Secret::new(cells)).unwrap().flips;
+        assert!(
+            flips < 20,
+            "{flips}: no nearer to the cells than one reading"
+        );
+        let two = enroll_with_map(Profile::Dk256, &readings[..2], &SOURCE);
+        assert!(matches!(two, Err(Error::BadInput(_))));
+    }
 }
