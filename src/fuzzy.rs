@@ -7,6 +7,7 @@
 //! fresh reading.
 
 pub mod bits;
+pub mod certify;
 mod enroll;
 mod health;
 mod helper;
@@ -226,11 +227,6 @@ pub struct Fit {
     pub k: Option<usize>,
     /// Why the window is refused, one sentence each; empty where it can be enrolled.
     pub refusals: Vec<String>,
-    /// Upper bound of the share of failed reconstructions at the measured noise, before list
-    /// decoding, where there is more than one reading.
-    pub failure_bound: Option<f64>,
-    /// The same at twice the measured noise.
-    pub failure_bound_at_double: Option<f64>,
 }
 
 /// Makes helper data and root from one or several readings of a device.

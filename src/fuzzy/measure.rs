@@ -56,7 +56,5 @@ fn fit(profile: Profile, readings: &[Secret]) -> Fit {
         k: k.ok(),
         ledger: ledger.models,
         refusals,
-        failure_bound: None,
-        failure_bound_at_double: None,
     }
 }

@@ -31,9 +31,13 @@ use crate::secret::Secret;
 /// differ in the last place between machines. A quarter of the room that K has.
 const SLACK: usize = 8;
 
+/// Up to lists of 32: 256 would help once in many thousand, and an attacker's helper data takes the
+/// longest.
+const EFFORT: Effort = Effort::List32;
+
 /// As [`super::reconstruct`].
 pub(super) fn reconstruct(helper: &Helper, reading: &Secret) -> Result<Reconstruction> {
-    let found = recover(helper, reading, Effort::Full).ok_or(Error::NotReproduced)?;
+    let found = recover(helper, reading, EFFORT).ok_or(Error::NotReproduced)?;
     Ok(Reconstruction {
         root: found.material.root()?,
         flips: found.flips,
@@ -43,7 +47,7 @@ pub(super) fn reconstruct(helper: &Helper, reading: &Secret) -> Result<Reconstru
 
 /// As [`super::refresh`].
 pub(super) fn refresh(helper: &Helper, reading: &Secret) -> Result<Enrolment> {
-    let found = recover(helper, reading, Effort::Full).ok_or(Error::NotReproduced)?;
+    let found = recover(helper, reading, EFFORT).ok_or(Error::NotReproduced)?;
     let header = Header {
         enrolment_id: random_id()?,
         ..*helper.header()
