@@ -106,7 +106,8 @@ impl Profile {
         self.response_len() * 8 * percent / 100
     }
 
-    fn family(self) -> Family {
+    /// The polar codes that correct it.
+    pub fn family(self) -> Family {
         match self {
             Profile::Dk256 => Family::Dk256,
             Profile::Dk512 => Family::Dk512,

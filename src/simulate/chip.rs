@@ -240,6 +240,9 @@ mod tests {
     fn a_seed_is_a_chip_for_ever() {
         let reading = Chip::new(&PLAIN).read(&Conditions::default(), 7);
         let digest = crate::key::Hash::Sha256.digest(reading.expose());
-        assert_eq!(base16ct::lower::encode_string(&digest[..8]), "6583dccd22deb568");
+        assert_eq!(
+            base16ct::lower::encode_string(&digest[..8]),
+            "6583dccd22deb568"
+        );
     }
 }

@@ -9,6 +9,7 @@ mod failure;
 mod init;
 mod key;
 mod output;
+mod puf;
 mod ssh;
 mod token;
 mod tokens;
@@ -59,6 +60,9 @@ enum Command {
     /// List and show tokens
     #[command(subcommand, after_help = "Next: `devkey token list`.")]
     Token(token::Command),
+    /// Measure, check and simulate PUF devices
+    #[command(subcommand, after_help = "Next: `devkey puf probe --help`.")]
+    Puf(puf::Command),
     Config(config::Args),
     /// Work with ssh-agent
     #[command(subcommand, after_help = "Next: `devkey agent refresh`.")]
@@ -80,6 +84,7 @@ impl Command {
             Command::Init(args) => init::run(&args),
             Command::Key(command) => key::run(&command),
             Command::Token(command) => token::run(&command),
+            Command::Puf(command) => puf::run(&command),
             Command::Config(args) => config::run(&args),
             Command::Agent(command) => agent::run(&command),
             Command::Completion { shell } => Ok(completion(&shell)),
@@ -117,8 +122,8 @@ fn completion(shell: &str) -> Answer {
 }
 
 /// Filter of what is said without DEVKEY_LOG: the commands name broken files themselves, and what
-/// tss-esapi logs is either handled or comes back as an error.
-const QUIET: &str = "warn,devkey::store=off,tss_esapi=off";
+/// tss-esapi logs is either handled or comes back as an error; fuser names what a node need not do.
+const QUIET: &str = "warn,devkey::store=off,tss_esapi=off,fuser=off";
 
 /// Warnings go to standard error.
 fn start_log() {

@@ -1,0 +1,392 @@
+//! `devkey puf certify`: how seldom a PUF's key is not found again, and what is secret of it.
+
+use devkey::fuzzy::Profile;
+use devkey::fuzzy::certify::{self, Plan, splitting};
+use devkey::fuzzy::polar::{Decoder, Effort, Family};
+use devkey::{Error, Result as LibraryResult};
+use serde::Serialize;
+
+use crate::failure::Result;
+use crate::output::{self, Answer, Outcome};
+
+/// Compute how reliable the codes are
+///
+/// `bound` is proved, `count` is measured, `rare` is an estimate with an interval, `entropy` says
+/// what is left of a biased chip. None of them asks a device.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Bound the failures of successive cancellation, by density evolution
+    ///
+    /// An upper bound, with nothing sampled and nothing extrapolated, for cells that flip each by
+    /// itself. Lists of paths, which are tried where it fails, come on top.
+    #[command(after_help = "Examples:
+  devkey puf certify bound
+  devkey puf certify bound --profile dk-1024 --k 512 --noise 25
+--json: an array of {profile, k, noise, bound}.
+Next: `devkey puf certify count --help`.")]
+    Bound {
+        #[command(flatten)]
+        of: Codes,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Count the failures of the decoders
+    #[command(after_help = "Example:
+  devkey puf certify count --profile dk-512 --k 384 --noise 25 --trials 500000 --lists 8
+--json: an array of {profile, k, noise, trials, decoder, failures, low, high}.
+Next: `devkey puf certify rare --help`.")]
+    Count {
+        #[command(flatten)]
+        of: Codes,
+        /// How often
+        #[arg(long, default_value_t = 10_000)]
+        trials: u64,
+        /// Longest list that is tried: 1, 8, 32 or 256 paths
+        #[arg(long, default_value = "32", value_parser = effort)]
+        lists: Effort,
+        /// Same seed, same result
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Estimate failures that are too rare to be counted, by splitting
+    #[command(after_help = "Example:
+  devkey puf certify rare --profile dk-512 --k 384 --paths 32 --noise 30,29,28,27,26,25
+--json: an array of {profile, k, noise, paths, runs, failures, low, high}.
+Next: `devkey puf certify entropy`.")]
+    Rare {
+        #[command(flatten)]
+        of: Codes,
+        /// Paths of the list decoder; 1 is successive cancellation
+        #[arg(long, default_value_t = 32)]
+        paths: usize,
+        /// Independent runs, three or more
+        #[arg(long, default_value_t = 5)]
+        runs: u64,
+        /// States in each run
+        #[arg(long, default_value_t = 300)]
+        population: usize,
+        /// Steps of each state at each rung
+        #[arg(long, default_value_t = 20)]
+        steps: usize,
+        /// Of the first run; the others count on from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// What stays secret of chips with a bias
+    #[command(after_help = "Example:
+  devkey puf certify entropy
+--json: an array of {profile, k, ones, loss, secret, enough}.
+Next: `devkey puf probe --help`.")]
+    Entropy {
+        /// Only this profile
+        #[arg(long, value_parser = Profile::from_name)]
+        profile: Option<Profile>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which codes, at which noise.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Codes {
+    /// Only this profile
+    #[arg(long, value_parser = Profile::from_name)]
+    profile: Option<Profile>,
+    /// Only this number of secret bits [default: the profile's least]
+    #[arg(long)]
+    k: Option<usize>,
+    /// Cells that flip, in percent
+    #[arg(long, value_delimiter = ',', default_values_t = [5.0, 10.0, 15.0, 18.0, 20.0, 22.0, 25.0, 28.0, 30.0])]
+    noise: Vec<f64>,
+}
+
+impl Codes {
+    /// Each code with its profile.
+    fn all(&self) -> Vec<(Profile, usize)> {
+        let wanted = |profile: &Profile| self.profile.is_none_or(|only| only == *profile);
+        let profiles = Profile::ALL.into_iter().filter(wanted);
+        profiles
+            .map(|profile| (profile, self.k.unwrap_or(profile.k_limits().0)))
+            .collect()
+    }
+}
+
+#[derive(Serialize)]
+struct Bound {
+    profile: &'static str,
+    k: usize,
+    noise: f64,
+    bound: f64,
+}
+
+#[derive(Serialize)]
+struct Count {
+    profile: &'static str,
+    k: usize,
+    noise: f64,
+    trials: u64,
+    decoder: String,
+    failures: u64,
+    low: f64,
+    high: f64,
+}
+
+#[derive(Serialize)]
+struct Rare {
+    profile: &'static str,
+    k: usize,
+    noise: f64,
+    paths: usize,
+    runs: usize,
+    failures: f64,
+    low: f64,
+    high: f64,
+}
+
+#[derive(Serialize)]
+struct Entropy {
+    profile: &'static str,
+    k: usize,
+    ones: f64,
+    loss: f64,
+    secret: f64,
+    enough: bool,
+}
+
+fn effort(paths: &str) -> LibraryResult<Effort> {
+    match paths {
+        "1" => Ok(Effort::Sc),
+        "8" => Ok(Effort::List8),
+        "32" => Ok(Effort::List32),
+        "256" => Ok(Effort::List256),
+        _ => Err(Error::input("1, 8, 32 or 256 is wanted")),
+    }
+}
+
+pub(crate) fn run(command: &Command) -> Outcome {
+    match command {
+        Command::Bound { of, json } => bounds(of, *json),
+        Command::Count {
+            of,
+            trials,
+            lists,
+            seed,
+            json,
+        } => counts(of, *trials, *lists, *seed, *json),
+        Command::Rare { of, json, .. } => rare(of, command, *json),
+        Command::Entropy { profile, json } => entropy(*profile, *json),
+    }
+}
+
+fn bounds(of: &Codes, json: bool) -> Outcome {
+    let mut rows = Vec::new();
+    for (profile, k) in of.all() {
+        for noise in &of.noise {
+            rows.push(Bound {
+                profile: profile.name(),
+                k,
+                noise: *noise,
+                bound: certify::bound(profile.family(), k, noise / 100.0)?,
+            });
+        }
+    }
+    if json {
+        return Answer::json(&rows);
+    }
+    let line = |row: &Bound| {
+        [
+            row.profile.to_owned(),
+            row.k.to_string(),
+            format!("{} %", row.noise),
+            format!("{:.1e}", row.bound),
+        ]
+    };
+    let lines: Vec<_> = rows.iter().map(line).collect();
+    let header = ["PROFILE", "K", "NOISE", "FAILURES AT MOST"];
+    Ok(Answer::text(output::table(header, &lines)))
+}
+
+fn counts(of: &Codes, trials: u64, effort: Effort, seed: u64, json: bool) -> Outcome {
+    let mut rows = Vec::new();
+    for (profile, k) in of.all() {
+        for noise in &of.noise {
+            let outcome = certify::simulate(&Plan {
+                family: profile.family(),
+                k,
+                rate: noise / 100.0,
+                effort,
+                matched: false,
+                trials,
+                seed,
+                threads: None,
+            })?;
+            rows.extend(outcome.failures.iter().map(|(decoder, failures)| {
+                let (low, high) = certify::interval(*failures, trials);
+                Count {
+                    profile: profile.name(),
+                    k,
+                    noise: *noise,
+                    trials,
+                    decoder: named(*decoder),
+                    failures: *failures,
+                    low,
+                    high,
+                }
+            }));
+        }
+    }
+    if json {
+        return Answer::json(&rows);
+    }
+    let line = |row: &Count| {
+        [
+            row.profile.to_owned(),
+            row.k.to_string(),
+            format!("{} %", row.noise),
+            row.decoder.clone(),
+            format!("{} of {}", row.failures, row.trials),
+            format!("{:.1e} to {:.1e}", row.low, row.high),
+        ]
+    };
+    let lines: Vec<_> = rows.iter().map(line).collect();
+    let header = [
+        "PROFILE",
+        "K",
+        "NOISE",
+        "DECODER",
+        "FAILURES",
+        "95 % INTERVAL",
+    ];
+    Ok(Answer::text(output::table(header, &lines)))
+}
+
+/// What a decoder is called in tables.
+pub(super) fn named(decoder: Decoder) -> String {
+    match decoder {
+        Decoder::Sc => "SC".to_owned(),
+        Decoder::List(paths) => format!("list of {paths}"),
+    }
+}
+
+fn rare(of: &Codes, command: &Command, json: bool) -> Outcome {
+    let mut rows = Vec::new();
+    for (profile, k) in of.all() {
+        rows.extend(ladder(profile, k, &of.noise, command)?);
+    }
+    if json {
+        return Answer::json(&rows);
+    }
+    let line = |row: &Rare| {
+        [
+            row.profile.to_owned(),
+            row.k.to_string(),
+            format!("{} %", row.noise),
+            row.paths.to_string(),
+            format!("{:.1e}", row.failures),
+            format!("{:.1e} to {:.1e}", row.low, row.high),
+        ]
+    };
+    let lines: Vec<_> = rows.iter().map(line).collect();
+    let header = [
+        "PROFILE",
+        "K",
+        "NOISE",
+        "PATHS",
+        "FAILURES",
+        "95 % INTERVAL",
+    ];
+    Ok(Answer::text(output::table(header, &lines)))
+}
+
+/// The rungs of one code that three runs or more have reached.
+fn ladder(profile: Profile, k: usize, noise: &[f64], command: &Command) -> Result<Vec<Rare>> {
+    let Command::Rare {
+        paths,
+        runs,
+        population,
+        steps,
+        seed,
+        ..
+    } = command
+    else {
+        return Ok(Vec::new());
+    };
+    let mut falling = noise.to_vec();
+    falling.sort_by(|a, b| b.total_cmp(a));
+    let mut done = Vec::new();
+    for run in 0..*runs {
+        let plan = splitting::Plan {
+            family: profile.family(),
+            k,
+            paths: *paths,
+            rungs: falling.iter().map(|noise| noise / 100.0).collect(),
+            population: *population,
+            steps: *steps,
+            seed: seed.wrapping_add(run),
+        };
+        done.push(splitting::run(&plan, &mut |rung| log::info!("{rung:?}"))?);
+    }
+    let rungs = falling.iter().enumerate();
+    Ok(rungs
+        .filter_map(|(at, noise)| {
+            let (failures, low, high) = splitting::combine(&done, at)?;
+            Some(Rare {
+                profile: profile.name(),
+                k,
+                noise: *noise,
+                paths: *paths,
+                runs: done.iter().filter(|run| run.len() > at).count(),
+                failures,
+                low,
+                high,
+            })
+        })
+        .collect())
+}
+
+fn entropy(only: Option<Profile>, json: bool) -> Outcome {
+    let mut rows = Vec::new();
+    let wanted = |profile: &Profile| only.is_none_or(|only| only == *profile);
+    for profile in Profile::ALL.into_iter().filter(wanted) {
+        let (least, most) = profile.k_limits();
+        for ones in [0.50, 0.51, 0.52, 0.55, 0.60, 0.65, 0.70] {
+            let family: Family = profile.family();
+            let k = certify::residual(family, most, ones)
+                .least_k()
+                .clamp(least, most);
+            let account = certify::residual(family, k, ones);
+            rows.push(Entropy {
+                profile: profile.name(),
+                k,
+                ones,
+                loss: account.loss,
+                secret: account.secret,
+                enough: account.enough,
+            });
+        }
+    }
+    if json {
+        return Answer::json(&rows);
+    }
+    let line = |row: &Entropy| {
+        [
+            row.profile.to_owned(),
+            format!("{:.0} %", row.ones * 100.0),
+            row.k.to_string(),
+            format!("{:.0}", row.loss),
+            format!("{:.0}", row.secret),
+            if row.enough { "yes" } else { "refused" }.to_owned(),
+        ]
+    };
+    let lines: Vec<_> = rows.iter().map(line).collect();
+    let header = ["PROFILE", "ONES", "K", "BITS LOST", "BITS LEFT", "ENROLLED"];
+    Ok(Answer::text(output::table(header, &lines)))
+}
