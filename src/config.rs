@@ -285,7 +285,8 @@ impl FoundToken {
         let store = Store::open(&self.dir)?;
         let place = self.place(store.token().settings.clone());
         let name = &store.token().back_end;
-        match back_ends.iter().any(|known| known.name == *name) {
+        let here = |known: &BackEnd| known.name == *name && !(known.service)(&place.settings);
+        match back_ends.iter().any(here) {
             true => open_store(back_ends, store, &place),
             false => Ok(Arc::new(RemoteToken::new(store, place, link.clone()))),
         }

@@ -258,6 +258,9 @@ pub struct BackEnd {
     pub settings: &'static [(&'static str, &'static str)],
     /// Checks settings without touching a device.
     pub check: fn(&Settings) -> Result<()>,
+    /// Whether a token with these settings wants the key service even from programs that have its
+    /// back end themselves.
+    pub service: fn(&Settings) -> bool,
     /// Prepares a device and directory for a new token.
     pub create: fn(&Place<'_>) -> Result<Arc<dyn Provider>>,
     /// Opens the provider of an existing token. Touches no device: that waits for the first use.

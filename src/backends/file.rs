@@ -22,6 +22,7 @@ pub const BACK_END: BackEnd = BackEnd {
     hardware: false,
     settings: &[],
     check,
+    service: |_| false,
     create,
     open,
 };

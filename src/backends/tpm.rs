@@ -54,6 +54,7 @@ pub const BACK_END: BackEnd = BackEnd {
         ),
     ],
     check: |settings| Options::read(settings).map(drop),
+    service: |_| false,
     create,
     open,
 };
