@@ -2,6 +2,7 @@
 //! above but through [`BackEnd`](crate::provider::BackEnd).
 
 pub mod file;
+pub mod puf;
 pub mod soft;
 #[cfg(feature = "tpm")]
 pub mod tpm;

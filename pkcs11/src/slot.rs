@@ -15,7 +15,10 @@ use crate::raw::Ulong;
 use crate::rv::{Result, Rv};
 
 /// The back ends that run in the host's process. All others are reached through the key service.
-const BACK_ENDS: &[BackEnd] = &[devkey::backends::file::BACK_END];
+const BACK_ENDS: &[BackEnd] = &[
+    devkey::backends::file::BACK_END,
+    devkey::backends::puf::IN_HOST,
+];
 
 /// A slot, which always has a token in it.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 /// The back ends that tokens may have.
 const BACK_ENDS: &[BackEnd] = &[
     backends::file::BACK_END,
+    backends::puf::BACK_END,
     #[cfg(feature = "tpm")]
     backends::tpm::BACK_END,
 ];

@@ -28,6 +28,7 @@ use crate::output::{Answer, Outcome};
 /// Every back end, all in this process: the command never needs the key service.
 const BACK_ENDS: &[BackEnd] = &[
     backends::file::BACK_END,
+    backends::puf::BACK_END,
     #[cfg(feature = "tpm")]
     backends::tpm::BACK_END,
 ];
