@@ -105,7 +105,7 @@ impl Line {
                 Err(e) => return Err(e),
             }
         }
-        Err(last.map_or_else(|| self.failed("it does not answer".to_owned()), |e| e))
+        Err(last.unwrap_or_else(|| self.failed("it does not answer".to_owned())))
     }
 
     /// Sends a request and waits for the frame that answers it; others are passed over.
