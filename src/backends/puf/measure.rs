@@ -8,8 +8,10 @@ use super::patience::Patience;
 use super::source::{Source, Window};
 use super::{enrol, stable, window};
 use crate::error::{Error, Result};
-use crate::fuzzy::{self, Profile, Report};
+use crate::fuzzy::{self, Decoder, Profile, Report};
+
 use crate::provider::{Place, Settings};
+use crate::secret::Secret;
 
 /// A device as it was measured.
 #[derive(Debug)]
@@ -37,8 +39,8 @@ pub struct Verification {
     /// Shares of cells that read differently than at enrolment, 0 to 1: the mean and the worst of the
     /// readings that did; 0 for a stable source.
     pub noise: (f64, f64),
-    /// How often which decoder was needed.
-    pub decoders: Vec<(&'static str, usize)>,
+    /// How often which decoder was needed; none for a stable source.
+    pub decoders: Vec<(Decoder, usize)>,
     /// All readings were the same: a latched device is verified by restarting the machine.
     pub latched: bool,
     /// Longest time of a reading and of a reconstruction.
@@ -103,8 +105,7 @@ pub fn verify(
         match reading {
             Ok(reading) => {
                 sum.add(&enrolled, &reading)?;
-                let first = first
-                    .get_or_insert_with(|| crate::secret::Secret::new(reading.expose().to_vec()));
+                let first = first.get_or_insert_with(|| Secret::new(reading.expose().to_vec()));
                 sum.latched &= super::same(first, &reading);
             }
             // Not one reading: nothing to report on.
@@ -119,25 +120,25 @@ pub fn verify(
 
 impl Verification {
     /// Tries one reading.
-    fn add(&mut self, enrolled: &Enrolled, reading: &crate::secret::Secret) -> Result<()> {
+    fn add(&mut self, enrolled: &Enrolled, reading: &Secret) -> Result<()> {
         let start = Instant::now();
         let tried = match enrolled {
-            Enrolled::Noisy(helper) => fuzzy::reconstruct(helper, reading)
-                .map(|good| (good.flips as f64 / (8 * reading.len()) as f64, good.decoder)),
-            Enrolled::Stable(helper) => {
-                stable::reconstruct(helper, reading).map(|_| (0.0, "none needed"))
-            }
+            Enrolled::Noisy(helper) => fuzzy::reconstruct(helper, reading).map(Some),
+            Enrolled::Stable(helper) => stable::reconstruct(helper, reading).map(|_| None),
         };
         self.slowest.1 = self.slowest.1.max(start.elapsed());
         match tried {
-            Ok((noise, decoder)) => self.count(noise, decoder),
+            Ok(Some(good)) => {
+                self.count(good.flips as f64 / (8 * reading.len()) as f64, good.decoder);
+            }
+            Ok(None) => {}
             Err(Error::NotReproduced) => self.failures += 1,
             Err(e) => return Err(e),
         }
         Ok(())
     }
 
-    fn count(&mut self, noise: f64, decoder: &'static str) {
+    fn count(&mut self, noise: f64, decoder: Decoder) {
         let before: usize = self.decoders.iter().map(|(_, times)| times).sum();
         let (mean, worst) = self.noise;
         self.noise = (
