@@ -17,6 +17,8 @@ mod token;
 
 #[path = "../common/devkeyd.rs"]
 mod devkeyd;
+#[path = "../common/puf.rs"]
+mod puf_simulator;
 #[path = "../common/tpm.rs"]
 mod tpm_simulator;
 
@@ -121,6 +123,10 @@ macro_rules! rules {
 
 back_ends! {
     file: || Device::new(&devkey::backends::file::BACK_END, Default::default(), ()),
+    puf: || {
+        let chip = puf_simulator::Chip::new();
+        Device::new(&devkey::backends::puf::BACK_END, chip.settings(), chip)
+    },
     #[cfg(feature = "tpm")]
     tpm: || {
         let swtpm = tpm_simulator::Swtpm::start();
