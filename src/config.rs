@@ -293,7 +293,7 @@ impl FoundToken {
     }
 
     /// The place, with the configuration's settings over those that are recorded.
-    fn place(&self, recorded: Settings) -> TokenPlace {
+    pub fn place(&self, recorded: Settings) -> TokenPlace {
         let mut place = TokenPlace {
             dir: self.dir.clone(),
             settings: recorded,

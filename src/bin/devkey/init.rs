@@ -98,7 +98,7 @@ fn back_ends() -> PossibleValuesParser {
     PossibleValuesParser::new(BACK_ENDS.iter().map(value))
 }
 
-fn parse_setting(text: &str) -> LibraryResult<(String, String)> {
+pub(crate) fn parse_setting(text: &str) -> LibraryResult<(String, String)> {
     let (name, value) = text
         .split_once('=')
         .ok_or_else(|| Error::input("KEY=VALUE is wanted"))?;

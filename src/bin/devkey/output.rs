@@ -132,6 +132,35 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// What goes on, on a terminal: one line that is written over and is gone in the end.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    what: &'static str,
+    all: usize,
+    shown: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(what: &'static str, all: usize) -> Self {
+        let shown = io::stderr().is_terminal();
+        Progress { what, all, shown }
+    }
+
+    pub(crate) fn at(&self, now: usize) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r{} {now} of {}\x1b[K", self.what, self.all);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
 /// Asks a question; anything but yes is no. `None` where there is nobody to ask.
 pub(crate) fn ask(question: &str) -> Option<bool> {
     if !io::stdin().is_terminal() {
