@@ -33,17 +33,29 @@ pub enum KeyKind {
     /// Ed25519, RFC 8032.
     #[serde(rename = "ed25519")]
     Ed25519,
+    /// ML-DSA-44, FIPS 204.
+    #[serde(rename = "ml-dsa-44")]
+    MlDsa44,
+    /// ML-DSA-65, FIPS 204.
+    #[serde(rename = "ml-dsa-65")]
+    MlDsa65,
+    /// ML-DSA-87, FIPS 204.
+    #[serde(rename = "ml-dsa-87")]
+    MlDsa87,
 }
 
 impl KeyKind {
     /// Every kind, the recommended first.
-    pub const ALL: [KeyKind; 6] = [
+    pub const ALL: [KeyKind; 9] = [
         KeyKind::EcP256,
         KeyKind::EcP384,
         KeyKind::Rsa2048,
         KeyKind::Rsa3072,
         KeyKind::Rsa4096,
         KeyKind::Ed25519,
+        KeyKind::MlDsa44,
+        KeyKind::MlDsa65,
+        KeyKind::MlDsa87,
     ];
 
     /// The name used in files and on the command line.
@@ -55,19 +67,26 @@ impl KeyKind {
             KeyKind::Rsa3072 => "rsa-3072",
             KeyKind::Rsa4096 => "rsa-4096",
             KeyKind::Ed25519 => "ed25519",
+            KeyKind::MlDsa44 => "ml-dsa-44",
+            KeyKind::MlDsa65 => "ml-dsa-65",
+            KeyKind::MlDsa87 => "ml-dsa-87",
         }
     }
 
-    /// Length of a signature in bytes: r‖s for ECDSA, the modulus for RSA.
+    /// Length of a signature in bytes: r‖s for ECDSA, the modulus for RSA, FIPS 204 table 2 for
+    /// ML-DSA.
     pub fn signature_len(self) -> usize {
         match self {
             KeyKind::EcP256 | KeyKind::Ed25519 => 64,
             KeyKind::EcP384 => 96,
             KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => self.bits() / 8,
+            KeyKind::MlDsa44 => 2420,
+            KeyKind::MlDsa65 => 3309,
+            KeyKind::MlDsa87 => 4627,
         }
     }
 
-    /// Size of the field or the modulus in bits.
+    /// Size in bits: of the field, the modulus, or ML-DSA's public key (FIPS 204 table 2).
     pub fn bits(self) -> usize {
         match self {
             KeyKind::EcP256 | KeyKind::Ed25519 => 256,
@@ -75,6 +94,9 @@ impl KeyKind {
             KeyKind::Rsa2048 => 2048,
             KeyKind::Rsa3072 => 3072,
             KeyKind::Rsa4096 => 4096,
+            KeyKind::MlDsa44 => 8 * 1312,
+            KeyKind::MlDsa65 => 8 * 1952,
+            KeyKind::MlDsa87 => 8 * 2592,
         }
     }
 
@@ -112,12 +134,18 @@ impl KeyKind {
         matches!(self, KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096)
     }
 
+    /// Whether this is ML-DSA.
+    pub fn is_ml_dsa(self) -> bool {
+        matches!(self, KeyKind::MlDsa44 | KeyKind::MlDsa65 | KeyKind::MlDsa87)
+    }
+
     /// The signature schemes that a key of this kind can be asked for.
     pub fn schemes(self) -> &'static [Scheme] {
         use Hash::{Sha256, Sha384, Sha512};
         match self {
             KeyKind::EcP256 | KeyKind::EcP384 => &[Scheme::Ecdsa],
             KeyKind::Ed25519 => &[Scheme::Ed25519],
+            KeyKind::MlDsa44 | KeyKind::MlDsa65 | KeyKind::MlDsa87 => &[Scheme::MlDsa],
             KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => &[
                 Scheme::RsaPkcs1(Sha256),
                 Scheme::RsaPkcs1(Sha384),
@@ -202,6 +230,8 @@ pub enum Scheme {
     RsaPss(Hash),
     /// Ed25519 (RFC 8032) over the message itself.
     Ed25519,
+    /// ML-DSA (FIPS 204 §5.2) over the message itself, with an empty context; hedged.
+    MlDsa,
 }
 
 /// A decryption scheme. RSAES-PKCS1-v1_5 is not offered: it cannot be made safe (Bleichenbacher).

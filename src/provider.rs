@@ -95,7 +95,7 @@ pub trait Provider: fmt::Debug + Send + Sync {
 
 /// A key ready for use. Dropping it releases the device's handle.
 pub trait Key: fmt::Debug + Send + Sync {
-    /// Signs a digest, or for [`Scheme::Ed25519`] a message.
+    /// Signs a digest, or for [`Scheme::Ed25519`] and [`Scheme::MlDsa`] a message.
     ///
     /// `input` has exactly the length that the scheme wants: the hash's for RSA, the curve's for
     /// ECDSA ([`ecdsa_input`](crate::key::ecdsa_input)). The result has exactly

@@ -219,6 +219,26 @@ fn openssl_and_openssh_read_every_kind() {
     }
 }
 
+/// Fails where `Format::of` in show.rs is `Format::Ssh` always, or ssh.rs has some name for ML-DSA.
+#[test]
+fn a_key_without_an_openssh_line_is_shown_by_its_pem() {
+    let home = Home::new();
+    home.ok(&["init"]);
+    let pem = home.ok(&["key", "new", "--kind", "ml-dsa-44", "pq"]);
+    assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\n"), "{pem}");
+    assert_eq!(home.ok(&["key", "show", "pq", "--format", "pem"]), pem);
+    let shown = home.json(&["key", "show", "pq", "--format", "json"]);
+    assert_eq!(shown["kind"], "ml-dsa-44");
+    assert_eq!(shown["pem"], pem);
+    assert!(shown["ssh"].is_null() && shown["fingerprint"].is_null());
+    assert!(
+        home.ok(&["key", "show", "pq"])
+            .contains("\nssh          -\n")
+    );
+    let ssh = ["key", "show", "pq", "--format", "ssh"];
+    home.fails(&ssh, &["OpenSSH has no ml-dsa-44 keys", "--format pem"]);
+}
+
 /// Fails where uri.rs encodes nothing: the label's `;` and `%` then end or spoil the URI.
 #[test]
 fn p11tool_reads_the_uri() {

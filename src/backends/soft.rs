@@ -1,7 +1,7 @@
 //! Software keys under a root: what the back ends share whose device gives nothing but 32 secret
 //! bytes.
 //!
-//! Keys of the curves are derived from the root, a salt and the key's auth, so that their blobs
+//! Keys of the curves and of ML-DSA are derived from the root, a salt and the key's auth, so that their blobs
 //! hold nothing private at all; RSA keys are wrapped. The root is read for each `generate`, `open`,
 //! `seal` and `unseal` and wiped when that returns; an opened key holds its own key and no root.
 
@@ -9,6 +9,7 @@ mod ec;
 mod ed25519;
 mod header;
 mod material;
+mod ml_dsa;
 mod rsa;
 
 use std::fmt;
@@ -75,6 +76,9 @@ impl<R: Root> Provider for SoftKeys<R> {
         let (public, body) = match kind {
             KeyKind::EcP256 | KeyKind::EcP384 => checked(&material, ec::public(kind, &material)?)?,
             KeyKind::Ed25519 => checked(&material, ed25519::public(&material)?)?,
+            KeyKind::MlDsa44 | KeyKind::MlDsa65 | KeyKind::MlDsa87 => {
+                checked(&material, ml_dsa::public(kind, &material)?)?
+            }
             KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => {
                 rsa::generate(kind, &material)?
             }
@@ -99,10 +103,11 @@ impl<R: Root> Provider for SoftKeys<R> {
             return Ok(Box::new(rsa::RsaKey::open(&material, body, public, usage)?));
         }
         material.verify_tag(public, body)?;
-        if kind == KeyKind::Ed25519 {
-            return Ok(Box::new(ed25519::Ed25519Key::open(&material, public)?));
-        }
-        Ok(Box::new(ec::EcKey::open(&material, public, usage)?))
+        Ok(match kind {
+            KeyKind::Ed25519 => Box::new(ed25519::Ed25519Key::open(&material, public)?),
+            _ if kind.is_ml_dsa() => Box::new(ml_dsa::MlDsaKey::open(&material, public)?),
+            _ => Box::new(ec::EcKey::open(&material, public, usage)?),
+        })
     }
 
     fn sealing(&self) -> Sealing {
@@ -202,8 +207,8 @@ mod tests {
         SoftKeys::new(Known).material(header, auth).unwrap()
     }
 
-    /// Seen to fail with another `DOMAIN` in material.rs, another purpose in ec.rs and ed25519.rs,
-    /// and `auth ‖ root` in place of `root ‖ auth`.
+    /// Seen to fail with another `DOMAIN` in material.rs, another purpose in ec.rs, ed25519.rs
+    /// and ml_dsa.rs, and `auth ‖ root` in place of `root ‖ auth`.
     #[test]
     fn what_was_written_is_read_for_ever() {
         let keys = SoftKeys::new(Known);
@@ -258,6 +263,7 @@ mod tests {
                 KeyKind::EcP256 => material.derive("ec scalar", &[0], 32),
                 KeyKind::EcP384 => material.derive("ec scalar", &[0], 48),
                 KeyKind::Ed25519 => material.derive("ed25519 seed", &[], 32),
+                kind if kind.is_ml_dsa() => material.derive("ml-dsa seed", &[], 32),
                 _ => material.unwrap(&public.to_spki(), &blob.bytes[36..]),
             };
             let private = private.unwrap();

@@ -21,6 +21,11 @@ const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1
 /// id-Ed25519, RFC 8410 §3.
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
+/// id-ml-dsa-44, -65 and -87, RFC 9881 §2.
+const ML_DSA_44: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.17");
+const ML_DSA_65: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.18");
+const ML_DSA_87: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.19");
+
 /// RSAPublicKey, RFC 8017 appendix A.1.1.
 #[derive(Sequence)]
 struct RsaPublicKey<'a> {
@@ -28,8 +33,8 @@ struct RsaPublicKey<'a> {
     public_exponent: UintRef<'a>,
 }
 
-/// The public half of a key pair: a point that lies on its curve, or a modulus of a size that
-/// devkey makes. Cannot hold anything else.
+/// The public half of a key pair: a point that lies on its curve, a modulus of a size that devkey
+/// makes, or an ML-DSA key. Cannot hold anything else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct PublicKey {
@@ -43,6 +48,8 @@ enum Parts {
     Point(Vec<u8>),
     /// Big-endian, without leading zeros.
     Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
+    /// FIPS 204 §7.2 (pkEncode): any bytes of the right number are a key.
+    MlDsa(Vec<u8>),
 }
 
 impl PublicKey {
@@ -108,6 +115,19 @@ impl PublicKey {
         })
     }
 
+    /// An ML-DSA key as FIPS 204 §7.2 encodes it: 1312, 1952 or 2592 bytes.
+    pub fn from_ml_dsa(kind: KeyKind, bytes: &[u8]) -> Result<Self> {
+        if !kind.is_ml_dsa() || bytes.len() * 8 != kind.bits() {
+            return Err(Error::input(format!(
+                "not an ML-DSA public key of kind {kind}"
+            )));
+        }
+        Ok(PublicKey {
+            kind,
+            parts: Parts::MlDsa(bytes.to_vec()),
+        })
+    }
+
     /// Reads a DER SubjectPublicKeyInfo.
     pub fn from_spki(der: &[u8]) -> Result<Self> {
         let bad = |_| Error::input("not a DER SubjectPublicKeyInfo");
@@ -129,6 +149,13 @@ impl PublicKey {
                 PublicKey::from_rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
             }
             ED25519 => PublicKey::from_ed25519(bits),
+            // RFC 9881 §2: there are no parameters.
+            ML_DSA_44 | ML_DSA_65 | ML_DSA_87 if info.algorithm.parameters.is_some() => {
+                Err(Error::input("an ML-DSA key has no parameters"))
+            }
+            ML_DSA_44 => PublicKey::from_ml_dsa(KeyKind::MlDsa44, bits),
+            ML_DSA_65 => PublicKey::from_ml_dsa(KeyKind::MlDsa65, bits),
+            ML_DSA_87 => PublicKey::from_ml_dsa(KeyKind::MlDsa87, bits),
             other => Err(Error::input(format!(
                 "unknown public key algorithm {other}"
             ))),
@@ -149,6 +176,9 @@ impl PublicKey {
             KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => {
                 (RSA_ENCRYPTION, Some(AnyRef::NULL))
             }
+            KeyKind::MlDsa44 => (ML_DSA_44, None),
+            KeyKind::MlDsa65 => (ML_DSA_65, None),
+            KeyKind::MlDsa87 => (ML_DSA_87, None),
         };
         SubjectPublicKeyInfo {
             algorithm: AlgorithmIdentifier { oid, parameters },
@@ -162,23 +192,32 @@ impl PublicKey {
         self.kind
     }
 
-    /// The uncompressed SEC1 point, or the 32 bytes of an Ed25519 key; `None` for RSA.
+    /// The uncompressed SEC1 point, or the 32 bytes of an Ed25519 key; `None` where there is no
+    /// curve.
     pub fn point(&self) -> Option<&[u8]> {
         match &self.parts {
             Parts::Point(point) => Some(point),
-            Parts::Rsa { .. } => None,
+            Parts::Rsa { .. } | Parts::MlDsa(_) => None,
         }
     }
 
-    /// Modulus and public exponent, big-endian without leading zeros; `None` for curves.
+    /// Modulus and public exponent, big-endian without leading zeros; `None` for others than RSA.
     pub fn rsa(&self) -> Option<(&[u8], &[u8])> {
         match &self.parts {
             Parts::Rsa { modulus, exponent } => Some((modulus, exponent)),
-            Parts::Point(_) => None,
+            Parts::Point(_) | Parts::MlDsa(_) => None,
         }
     }
 
-    /// The DER of the named curve (`CKA_EC_PARAMS`): an OID; `None` for RSA.
+    /// An ML-DSA key as FIPS 204 §7.2 encodes it; `None` for others.
+    pub fn ml_dsa(&self) -> Option<&[u8]> {
+        match &self.parts {
+            Parts::MlDsa(key) => Some(key),
+            Parts::Point(_) | Parts::Rsa { .. } => None,
+        }
+    }
+
+    /// The DER of the named curve (`CKA_EC_PARAMS`): an OID; `None` where there is none.
     pub fn curve_oid(&self) -> Option<Vec<u8>> {
         let oid = match self.kind {
             KeyKind::EcP256 => SECP256R1,
@@ -217,20 +256,26 @@ impl PublicKey {
                 }
                 (Scheme::RsaPkcs1(hash), kind) if kind.is_rsa() => (hash, rsa_pkcs1(hash)),
                 (Scheme::RsaPss(hash), kind) if kind.is_rsa() => (hash, rsa_pss(hash)),
-                (Scheme::Ed25519, KeyKind::Ed25519) => {
-                    return Ok(self
-                        .parsed(&signature::ED25519)?
-                        .verify_sig(input, signature)?);
-                }
                 _ => {
-                    let kind = self.kind;
-                    return Err(Error::input(format!("{scheme:?} is no scheme of {kind}")));
+                    let algorithm = self.of_message(scheme)?;
+                    return Ok(self.parsed(algorithm)?.verify_sig(input, signature)?);
                 }
             };
         let digest = hash.import(input)?;
         Ok(self
             .parsed(algorithm)?
             .verify_digest_sig(&digest, signature)?)
+    }
+
+    /// The algorithm of a scheme that signs the message itself.
+    fn of_message(&self, scheme: Scheme) -> Result<&'static dyn VerificationAlgorithm> {
+        match (scheme, self.kind) {
+            (Scheme::Ed25519, KeyKind::Ed25519) => Ok(&signature::ED25519),
+            (Scheme::MlDsa, KeyKind::MlDsa44) => Ok(&signature::ML_DSA_44),
+            (Scheme::MlDsa, KeyKind::MlDsa65) => Ok(&signature::ML_DSA_65),
+            (Scheme::MlDsa, KeyKind::MlDsa87) => Ok(&signature::ML_DSA_87),
+            (_, kind) => Err(Error::input(format!("{scheme:?} is no scheme of {kind}"))),
+        }
     }
 
     fn parsed(&self, algorithm: &'static dyn VerificationAlgorithm) -> Result<ParsedPublicKey> {
@@ -241,7 +286,7 @@ impl PublicKey {
     /// The contents of the subjectPublicKey field.
     fn bytes(&self) -> der::Result<Vec<u8>> {
         match &self.parts {
-            Parts::Point(point) => Ok(point.clone()),
+            Parts::Point(bytes) | Parts::MlDsa(bytes) => Ok(bytes.clone()),
             Parts::Rsa { modulus, exponent } => RsaPublicKey {
                 modulus: UintRef::new(modulus)?,
                 public_exponent: UintRef::new(exponent)?,
@@ -325,6 +370,35 @@ mod tests {
         assert_eq!(PublicKey::from_spki(&rsa.to_spki()).unwrap(), rsa);
         let ed = PublicKey::from_ed25519(&[9; 32]).unwrap();
         assert_eq!(PublicKey::from_spki(&ed.to_spki()).unwrap(), ed);
+        for kind in KeyKind::ALL.into_iter().filter(|kind| kind.is_ml_dsa()) {
+            let key = PublicKey::from_ml_dsa(kind, &vec![9; kind.bits() / 8]).unwrap();
+            assert_eq!(PublicKey::from_spki(&key.to_spki()).unwrap(), key);
+        }
+    }
+
+    /// RFC 9881 §2 and §4. Seen to fail without the look at the parameters, and without that at the
+    /// length.
+    #[test]
+    fn ml_dsa_has_no_parameters_and_one_length() {
+        let bytes = vec![9; 1312];
+        let info = |parameters| {
+            SubjectPublicKeyInfo {
+                algorithm: AlgorithmIdentifier {
+                    oid: ML_DSA_44,
+                    parameters,
+                },
+                subject_public_key: BitStringRef::from_bytes(&bytes).unwrap(),
+            }
+            .to_der()
+            .unwrap()
+        };
+        let right = PublicKey::from_spki(&info(None)).unwrap();
+        assert_eq!(right.ml_dsa(), Some(&bytes[..]));
+        assert!(PublicKey::from_spki(&info(Some(AnyRef::NULL))).is_err());
+        for len in [0, 1311, 1313, 1952] {
+            assert!(PublicKey::from_ml_dsa(KeyKind::MlDsa44, &vec![9; len]).is_err());
+        }
+        assert!(PublicKey::from_ml_dsa(KeyKind::Ed25519, &[9; 32]).is_err());
     }
 
     #[test]

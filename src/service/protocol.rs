@@ -55,7 +55,7 @@ use crate::token::{CertificateRequest, KeyRequest, Names, Pin};
 
 /// Version of the protocol.
 pub const PROTOCOL: u32 = 1;
-/// Longest input to a signature in bytes: the message of an Ed25519 signature.
+/// Longest input to a signature in bytes: the message of an Ed25519 or ML-DSA signature.
 pub const MAX_INPUT: usize = 1 << 20;
 /// Longest request in bytes, without its length: the longest input, and 4 KiB for the rest.
 pub const MAX_REQUEST: usize = MAX_INPUT + 4096;

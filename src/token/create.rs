@@ -184,7 +184,7 @@ fn signs(key: &dyn Key, public: &PublicKey, scheme: Scheme) -> Result<()> {
     let input = match scheme {
         Scheme::Ecdsa => ecdsa_input(public.kind(), &[0x5a; 32])?,
         Scheme::RsaPkcs1(hash) | Scheme::RsaPss(hash) => vec![0x5a; hash.size()],
-        Scheme::Ed25519 => b"devkey self-test".to_vec(),
+        Scheme::Ed25519 | Scheme::MlDsa => b"devkey self-test".to_vec(),
     };
     public.verify(scheme, &input, &key.sign(scheme, &input)?)
 }

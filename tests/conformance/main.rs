@@ -36,7 +36,7 @@ macro_rules! back_ends {
                     info_is_well_formed_and_stable
                     capabilities_are_well_formed
                     keys_sign_and_signatures_verify
-                    signatures_verify_by_openssl
+                    signatures_verify_by_a_peer
                     keys_differ
                     inputs_of_another_length_are_refused
                     other_schemes_are_refused

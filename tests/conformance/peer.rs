@@ -1,4 +1,4 @@
-//! The independent peer: the `openssl` command.
+//! The independent peer: the `openssl` command, and for ML-DSA RustCrypto's `ml-dsa`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -6,10 +6,36 @@ use std::process::{Command, Stdio};
 use der::Encode;
 use der::asn1::UintRef;
 use devkey::key::{Hash, KeyKind, PublicKey, Scheme};
+use ml_dsa::pkcs8::DecodePublicKey;
+use ml_dsa::signature::Verifier;
+use ml_dsa::{MlDsa44, MlDsa65, MlDsa87, Signature, VerifyingKey};
 use tempfile::TempDir;
 
-/// Whether openssl finds the signature valid.
+/// Whether the peer finds the signature valid.
 pub(crate) fn verifies(public: &PublicKey, scheme: Scheme, input: &[u8], signature: &[u8]) -> bool {
+    match scheme {
+        Scheme::MlDsa => ml_dsa_verifies(public, input, signature),
+        _ => openssl_verifies(public, scheme, input, signature),
+    }
+}
+
+fn ml_dsa_verifies(public: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
+    macro_rules! verifies {
+        ($parameters:ty) => {{
+            let key = VerifyingKey::<$parameters>::from_public_key_der(&public.to_spki()).unwrap();
+            let signature = Signature::<$parameters>::try_from(signature);
+            signature.is_ok_and(|signature| key.verify(message, &signature).is_ok())
+        }};
+    }
+    match public.kind() {
+        KeyKind::MlDsa44 => verifies!(MlDsa44),
+        KeyKind::MlDsa65 => verifies!(MlDsa65),
+        KeyKind::MlDsa87 => verifies!(MlDsa87),
+        kind => panic!("{kind} is no ML-DSA"),
+    }
+}
+
+fn openssl_verifies(public: &PublicKey, scheme: Scheme, input: &[u8], signature: &[u8]) -> bool {
     let dir = TempDir::new().unwrap();
     let signature = match scheme {
         Scheme::Ecdsa => der_signature(signature),
@@ -26,6 +52,7 @@ pub(crate) fn verifies(public: &PublicKey, scheme: Scheme, input: &[u8], signatu
     match scheme {
         Scheme::Ecdsa => &mut command,
         Scheme::Ed25519 => command.arg("-rawin"),
+        Scheme::MlDsa => panic!("openssl 3.0 has no ML-DSA"),
         Scheme::RsaPkcs1(hash) => options(&mut command, &[&digest(hash)]),
         Scheme::RsaPss(hash) => options(
             &mut command,

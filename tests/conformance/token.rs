@@ -422,7 +422,7 @@ fn input(kind: KeyKind, scheme: Scheme) -> Vec<u8> {
     match scheme {
         Scheme::Ecdsa => ecdsa_input(kind, &[0x17; 32]).unwrap(),
         Scheme::RsaPkcs1(hash) | Scheme::RsaPss(hash) => vec![0x17; hash.size()],
-        Scheme::Ed25519 => b"a message of no particular length".to_vec(),
+        Scheme::Ed25519 | Scheme::MlDsa => b"a message of no particular length".to_vec(),
     }
 }
 

@@ -40,6 +40,9 @@ pub(super) fn key(kind: KeyKind, usage: Usage, auth: &KeyAuth) -> Type {
         KeyKind::Rsa3072 => 4,
         KeyKind::Rsa4096 => 5,
         KeyKind::Ed25519 => 6,
+        KeyKind::MlDsa44 => 7,
+        KeyKind::MlDsa65 => 8,
+        KeyKind::MlDsa87 => 9,
     };
     let usage = u8::from(usage.sign) | u8::from(usage.agree) << 1 | u8::from(usage.decrypt) << 2;
     [VERSION, kind, usage, wants(auth)]

@@ -115,7 +115,7 @@ fn encoding(scheme: Scheme) -> Option<(Hash, &'static dyn RsaEncoding)> {
         Scheme::RsaPss(Hash::Sha256) => (Hash::Sha256, &signature::RSA_PSS_SHA256),
         Scheme::RsaPss(Hash::Sha384) => (Hash::Sha384, &signature::RSA_PSS_SHA384),
         Scheme::RsaPss(Hash::Sha512) => (Hash::Sha512, &signature::RSA_PSS_SHA512),
-        Scheme::Ecdsa | Scheme::Ed25519 => return None,
+        Scheme::Ecdsa | Scheme::Ed25519 | Scheme::MlDsa => return None,
     })
 }
 

@@ -147,7 +147,9 @@ pub(super) fn parameters(kind: KeyKind) -> Result<PublicParameters> {
         KeyKind::Rsa2048 => rsa(RsaKeyBits::Rsa2048),
         KeyKind::Rsa3072 => rsa(RsaKeyBits::Rsa3072),
         KeyKind::Rsa4096 => rsa(RsaKeyBits::Rsa4096),
-        KeyKind::Ed25519 => return Err(no_kind(kind)),
+        KeyKind::Ed25519 | KeyKind::MlDsa44 | KeyKind::MlDsa65 | KeyKind::MlDsa87 => {
+            return Err(no_kind(kind));
+        }
     })
 }
 

@@ -14,6 +14,7 @@ use devkey::token::{KeyRequest, Names};
 
 use crate::failure::{Failure, Result};
 use crate::output::{self, Answer, Outcome};
+use crate::ssh;
 use crate::token::broken;
 use crate::tokens::{Tokens, parse_name};
 use show::{Format, View};
@@ -41,7 +42,7 @@ Next: `devkey key show LABEL`.")]
   devkey key show laptop --format ssh >> authorized_keys
   openssl req -new -engine pkcs11 -keyform engine -key \"$(devkey key show laptop --format uri)\"
 --format json: an object with token, label, id, kind, usage [text], certificates [text], uri, ssh,
-fingerprint, pem.
+fingerprint, pem. ssh and fingerprint are null for kinds of key that OpenSSH does not have.
 Next: `devkey agent refresh` shows it to ssh.")]
     Show {
         #[command(flatten)]
@@ -76,7 +77,7 @@ pub(crate) struct Which {
 
 /// Make a key
 ///
-/// Prints its OpenSSH line, ready for authorized_keys.
+/// Prints its OpenSSH line, ready for authorized_keys, or where OpenSSH has no such keys its PEM.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   devkey key new laptop
@@ -96,9 +97,9 @@ pub(crate) struct NewArgs {
     /// Its ID (CKA_ID), hexadecimal [default: from the public key]
     #[arg(long, value_name = "HEX", value_parser = parse_id)]
     id: Option<Id>,
-    /// What to print
-    #[arg(long, default_value = "ssh")]
-    format: Format,
+    /// What to print [default: ssh; pem for ML-DSA]
+    #[arg(long)]
+    format: Option<Format>,
     /// Print JSON: the same as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
@@ -137,6 +138,8 @@ pub(crate) fn run(command: &Command) -> Outcome {
 }
 
 fn new(tokens: &Tokens, args: &NewArgs) -> Outcome {
+    let format = args.format.unwrap_or(Format::of(args.kind));
+    format.check(args.kind)?;
     let (found, token) = tokens.find_open(args.token.as_deref())?;
     let cka_id = args.id.as_ref().map(|id| id.0.clone());
     let listing = token.store().list()?;
@@ -155,8 +158,12 @@ fn new(tokens: &Tokens, args: &NewArgs) -> Outcome {
         },
     })?;
     let view = View::new(&found, token.store().token(), &key, &listing)?;
-    let format = if args.json { Format::Json } else { args.format };
-    Ok(Answer::text(view.format(format)?)
+    let format = if args.json { Format::Json } else { format };
+    let answer = Answer::text(view.format(format)?);
+    if !ssh::knows(args.kind) {
+        return Ok(answer.hint("next: put the key where it is to be trusted"));
+    }
+    Ok(answer
         .hint("next: put the key where it is to be trusted, e.g. its OpenSSH line into")
         .hint("~/.ssh/authorized_keys, then show it to ssh: devkey agent refresh"))
 }

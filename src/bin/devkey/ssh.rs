@@ -5,29 +5,36 @@ use devkey::key::{Hash, KeyKind, PublicKey};
 
 use crate::output::printable;
 
-/// A line for `authorized_keys`.
-pub(crate) fn line(public: &PublicKey, comment: &str) -> String {
-    let encoded = Base64::encode_string(&blob(public));
-    format!("{} {encoded} {}", name(public.kind()), printable(comment))
+/// A line for `authorized_keys`; `None` for a key that OpenSSH does not know.
+pub(crate) fn line(public: &PublicKey, comment: &str) -> Option<String> {
+    let name = name(public.kind())?;
+    let encoded = Base64::encode_string(&blob(name, public));
+    Some(format!("{name} {encoded} {}", printable(comment)))
 }
 
-/// What `ssh-keygen -l` shows of the key.
-pub(crate) fn fingerprint(public: &PublicKey) -> String {
-    let digest = Hash::Sha256.digest(&blob(public));
-    format!("SHA256:{}", Base64Unpadded::encode_string(&digest))
+/// What `ssh-keygen -l` shows of the key; `None` for a key that OpenSSH does not know.
+pub(crate) fn fingerprint(public: &PublicKey) -> Option<String> {
+    let digest = Hash::Sha256.digest(&blob(name(public.kind())?, public));
+    Some(format!("SHA256:{}", Base64Unpadded::encode_string(&digest)))
 }
 
-fn name(kind: KeyKind) -> &'static str {
+/// Whether OpenSSH knows keys of this kind.
+pub(crate) fn knows(kind: KeyKind) -> bool {
+    name(kind).is_some()
+}
+
+fn name(kind: KeyKind) -> Option<&'static str> {
     match kind {
-        KeyKind::EcP256 => "ecdsa-sha2-nistp256",
-        KeyKind::EcP384 => "ecdsa-sha2-nistp384",
-        KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => "ssh-rsa",
-        KeyKind::Ed25519 => "ssh-ed25519",
+        KeyKind::EcP256 => Some("ecdsa-sha2-nistp256"),
+        KeyKind::EcP384 => Some("ecdsa-sha2-nistp384"),
+        KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => Some("ssh-rsa"),
+        KeyKind::Ed25519 => Some("ssh-ed25519"),
+        // No RFC gives ML-DSA a name in SSH.
+        KeyKind::MlDsa44 | KeyKind::MlDsa65 | KeyKind::MlDsa87 => None,
     }
 }
 
-fn blob(public: &PublicKey) -> Vec<u8> {
-    let name = name(public.kind());
+fn blob(name: &str, public: &PublicKey) -> Vec<u8> {
     let mut blob = Vec::new();
     string(&mut blob, name.as_bytes());
     if let Some(curve) = name.strip_prefix("ecdsa-sha2-") {

@@ -157,7 +157,7 @@ pub(crate) fn input(kind: KeyKind, scheme: Scheme, message: &[u8]) -> Vec<u8> {
     match scheme {
         Scheme::Ecdsa => ecdsa_input(kind, &Hash::Sha256.digest(message)).unwrap(),
         Scheme::RsaPkcs1(hash) | Scheme::RsaPss(hash) => hash.digest(message),
-        Scheme::Ed25519 => message.to_vec(),
+        Scheme::Ed25519 | Scheme::MlDsa => message.to_vec(),
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn only_points_of_the_own_curve_agree(fresh: Fresh) {
             PublicKey::from_sec1(kind, &of(kind.bits())).ok()
         }
         KeyKind::Ed25519 => PublicKey::from_ed25519(&[9; 32]).ok(),
+        kind if kind.is_ml_dsa() => PublicKey::from_ml_dsa(kind, &vec![9; kind.bits() / 8]).ok(),
         kind => PublicKey::from_rsa(&vec![0xff; kind.bits() / 8], &[1, 0, 1]).ok(),
     };
     for capability in made.agreeing() {

@@ -4,10 +4,11 @@ use clap::ValueEnum;
 use der::pem::{LineEnding, encode_string};
 use devkey::Error;
 use devkey::config::FoundToken;
+use devkey::key::KeyKind;
 use devkey::store::{Certificate, KeyRecord, Listing, TokenRecord};
 use serde::Serialize;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::{output, ssh, token, uri};
 
 /// What to print of a key.
@@ -23,6 +24,25 @@ pub(crate) enum Format {
     Json,
 }
 
+impl Format {
+    /// What is printed of a new key of this kind unless another format is asked for.
+    pub(super) fn of(kind: KeyKind) -> Self {
+        match ssh::knows(kind) {
+            true => Format::Ssh,
+            false => Format::Pem,
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Unsupported`] for the OpenSSH line of a key that OpenSSH does not know.
+    pub(super) fn check(self, kind: KeyKind) -> Result<()> {
+        match self {
+            Format::Ssh if !ssh::knows(kind) => Err(no_line(kind.name())),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// All that is public of a key; its fields are those of `--json`.
 #[derive(Debug, Serialize)]
 pub(super) struct View {
@@ -33,8 +53,8 @@ pub(super) struct View {
     usage: Vec<&'static str>,
     certificates: Vec<String>,
     uri: String,
-    ssh: String,
-    fingerprint: String,
+    ssh: Option<String>,
+    fingerprint: Option<String>,
     pem: String,
 }
 
@@ -68,7 +88,7 @@ impl View {
     pub(super) fn format(&self, format: Format) -> Result<String> {
         Ok(match format {
             Format::Pem => self.pem.clone(),
-            Format::Ssh => self.ssh.clone(),
+            Format::Ssh => self.ssh.clone().ok_or_else(|| no_line(self.kind))?,
             Format::Uri => self.uri.clone(),
             Format::Json => output::json(self)?,
         })
@@ -83,9 +103,9 @@ impl View {
             ("kind", self.kind.to_owned()),
             ("usage", self.usage.join(", ")),
             ("certificate", self.certificate()),
-            ("fingerprint", self.fingerprint.clone()),
+            ("fingerprint", or_none(&self.fingerprint)),
             ("uri", self.uri.clone()),
-            ("ssh", self.ssh.clone()),
+            ("ssh", or_none(&self.ssh)),
         ];
         output::fields(&fields)
     }
@@ -107,4 +127,15 @@ impl View {
             false => self.certificates.join(", "),
         }
     }
+}
+
+fn or_none(text: &Option<String>) -> String {
+    text.clone().unwrap_or_else(|| "-".to_owned())
+}
+
+fn no_line(kind: &str) -> Failure {
+    let error = Error::unsupported(format!(
+        "OpenSSH has no {kind} keys, and so no line for one"
+    ));
+    Failure::new(error, "print it in another form, e.g. --format pem")
 }
