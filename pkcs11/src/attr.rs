@@ -16,9 +16,10 @@ pub(crate) mod names {
     pub(crate) use cryptoki_sys::{
         CK_FALSE, CKA_ALWAYS_AUTHENTICATE, CKA_CERTIFICATE_TYPE, CKA_CLASS, CKA_DECRYPT,
         CKA_DERIVE, CKA_EC_PARAMS, CKA_EC_POINT, CKA_EXTRACTABLE, CKA_ID, CKA_KEY_TYPE, CKA_LABEL,
-        CKA_MODULUS, CKA_MODULUS_BITS, CKA_PUBLIC_EXPONENT, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN,
-        CKA_VALUE, CKA_VALUE_LEN, CKC_X_509, CKK_EC, CKK_EC_EDWARDS, CKK_GENERIC_SECRET, CKK_RSA,
-        CKO_CERTIFICATE, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
+        CKA_MODULUS, CKA_MODULUS_BITS, CKA_PARAMETER_SET, CKA_PUBLIC_EXPONENT, CKA_SENSITIVE,
+        CKA_SIGN, CKA_TOKEN, CKA_VALUE, CKA_VALUE_LEN, CKC_X_509, CKK_EC, CKK_EC_EDWARDS,
+        CKK_GENERIC_SECRET, CKK_ML_DSA, CKK_RSA, CKO_CERTIFICATE, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY,
+        CKO_SECRET_KEY,
     };
 }
 
@@ -46,7 +47,8 @@ macro_rules! table {
     };
 }
 
-// By the tables of PKCS#11 3.0: §4.4 storage objects, §4.6 certificates, §4.7 to §4.10 keys.
+// By the tables of PKCS#11 3.0: §4.4 storage objects, §4.6 certificates, §4.7 to §4.10 keys; for
+// ML-DSA by 3.2 §6.67.2 and 3.
 table! {
     CKA_CLASS => |o| Number(match o.class() {
         Class::Private => CKO_PRIVATE_KEY,
@@ -129,12 +131,22 @@ table! {
     CKA_EXPONENT_2 => hidden_rsa;
     CKA_COEFFICIENT => hidden_rsa;
 
+    CKA_PARAMETER_SET => |o| match o.public().and_then(|key| parameter_set(key.kind())) {
+        Some(set) => Number(set),
+        None => Absent,
+    };
+    CKA_SEED => |o| match &o.body {
+        Body::Private(record) if record.public.kind().is_ml_dsa() => Sensitive,
+        _ => Absent,
+    };
+
     CKA_VALUE => |o| match &o.body {
         Body::Certificate(certificate) => bytes(&certificate.der),
         // The caller asked for a secret that it may read: C_DeriveKey without CKA_SENSITIVE.
         Body::Secret(secret) if secret.extractable && !secret.sensitive => bytes(secret.value.expose()),
         Body::Secret(_) => Sensitive,
         Body::Private(record) if !record.public.kind().is_rsa() => Sensitive,
+        Body::Public(_) | Body::Foreign(_) => o.public().and_then(|key| key.ml_dsa()).map_or(Absent, bytes),
         _ => Absent,
     };
     CKA_VALUE_LEN => |o| match &o.body {
@@ -189,6 +201,17 @@ pub(crate) fn key_type(kind: KeyKind) -> Ulong {
         KeyKind::EcP256 | KeyKind::EcP384 => CKK_EC,
         KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => CKK_RSA,
         KeyKind::Ed25519 => CKK_EC_EDWARDS,
+        KeyKind::MlDsa44 | KeyKind::MlDsa65 | KeyKind::MlDsa87 => CKK_ML_DSA,
+    }
+}
+
+/// `CKP_` of a kind of key that has such a thing.
+pub(crate) fn parameter_set(kind: KeyKind) -> Option<Ulong> {
+    match kind {
+        KeyKind::MlDsa44 => Some(CKP_ML_DSA_44),
+        KeyKind::MlDsa65 => Some(CKP_ML_DSA_65),
+        KeyKind::MlDsa87 => Some(CKP_ML_DSA_87),
+        _ => None,
     }
 }
 
@@ -197,6 +220,7 @@ fn generation(kind: KeyKind) -> Ulong {
         KeyKind::EcP256 | KeyKind::EcP384 => CKM_EC_KEY_PAIR_GEN,
         KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => CKM_RSA_PKCS_KEY_PAIR_GEN,
         KeyKind::Ed25519 => CKM_EC_EDWARDS_KEY_PAIR_GEN,
+        KeyKind::MlDsa44 | KeyKind::MlDsa65 | KeyKind::MlDsa87 => CKM_ML_DSA_KEY_PAIR_GEN,
     }
 }
 

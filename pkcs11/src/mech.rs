@@ -1,15 +1,19 @@
-//! Mechanisms: one table, a row for each, and what their parameters mean.
+//! Mechanisms: one table, a row for each.
+
+mod digest_info;
+mod parameter;
 
 use cryptoki_sys::*;
-use der::Decode;
-use der::asn1::OctetStringRef;
 use devkey::key::{DecryptScheme, Hash, KeyKind, MAX_DIGEST, PublicKey, Scheme, ecdsa_input};
 use devkey::provider::Capability;
 
 use crate::raw::{Mechanism, Ulong};
 use crate::rv::{Result, Rv};
 
+pub(crate) use parameter::from_point;
+
 use Hash::{Sha256, Sha384, Sha512};
+use digest_info::digest_info;
 
 /// What a mechanism does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,7 @@ enum Family {
     RsaPkcs1,
     RsaPss,
     Ed25519,
+    MlDsa,
 }
 
 /// What kind of key pairs a mechanism makes.
@@ -42,6 +47,8 @@ pub(crate) enum Pairs {
     Rsa,
     /// On an Edwards curve.
     Edwards,
+    /// ML-DSA.
+    MlDsa,
 }
 
 const TABLE: &[(Ulong, Does)] = &[
@@ -76,18 +83,13 @@ const TABLE: &[(Ulong, Does)] = &[
         Does::Sign(Family::RsaPss, Some(Sha512)),
     ),
     (CKM_EDDSA, Does::Sign(Family::Ed25519, None)),
+    (CKM_ML_DSA, Does::Sign(Family::MlDsa, None)),
     (CKM_RSA_PKCS_OAEP, Does::Decrypt),
     (CKM_ECDH1_DERIVE, Does::Agree),
     (CKM_EC_KEY_PAIR_GEN, Does::Generate(Pairs::Ec)),
     (CKM_RSA_PKCS_KEY_PAIR_GEN, Does::Generate(Pairs::Rsa)),
     (CKM_EC_EDWARDS_KEY_PAIR_GEN, Does::Generate(Pairs::Edwards)),
-];
-
-/// The hashes as mechanisms and as mask generation functions.
-const HASHES: [(Hash, Ulong, Ulong); 3] = [
-    (Sha256, CKM_SHA256, CKG_MGF1_SHA256),
-    (Sha384, CKM_SHA384, CKG_MGF1_SHA384),
-    (Sha512, CKM_SHA512, CKG_MGF1_SHA512),
+    (CKM_ML_DSA_KEY_PAIR_GEN, Does::Generate(Pairs::MlDsa)),
 ];
 
 /// Longest message that is kept for a scheme that has no hash of its own, in bytes.
@@ -112,6 +114,8 @@ pub(crate) fn info(
     let sizes = keys.map(|c| match c.kind {
         // The field of edwards25519 has 255 bits.
         KeyKind::Ed25519 => 255,
+        // Bytes of the public key (PKCS#11 3.2 §6.67.4 and 5).
+        kind if kind.is_ml_dsa() => kind.bits() as Ulong / 8,
         kind => kind.bits() as Ulong,
     });
     let curve = match does {
@@ -150,6 +154,9 @@ pub(crate) fn signing(
     key: KeyKind,
 ) -> Result<Plan> {
     let plan = verification(mechanism, capabilities, key)?;
+    if plan.family == Family::MlDsa {
+        parameter::hedge(mechanism)?;
+    }
     let of_key = || capabilities.iter().filter(|c| c.kind == key);
     let has = |hash| {
         let mut schemes = of_key().flat_map(|c| &c.schemes);
@@ -176,8 +183,9 @@ pub(crate) fn verification(
         return Err(Rv::KEY_TYPE_INCONSISTENT);
     }
     let hash = match family {
-        Family::RsaPss => Some(pss_hash(mechanism, prehash)?),
-        Family::Ed25519 => eddsa(mechanism).map(|()| None)?,
+        Family::RsaPss => Some(parameter::pss(mechanism, prehash)?),
+        Family::Ed25519 => parameter::eddsa(mechanism).map(|()| None)?,
+        Family::MlDsa => parameter::ml_dsa(mechanism).map(|()| None)?,
         Family::Ecdsa | Family::RsaPkcs1 if mechanism.is_bare() => prehash,
         Family::Ecdsa | Family::RsaPkcs1 => return Err(Rv::MECHANISM_PARAM_INVALID),
     };
@@ -201,12 +209,7 @@ pub(crate) fn decryption(
     if !key.is_rsa() {
         return Err(Rv::KEY_TYPE_INCONSISTENT);
     }
-    let given: CK_RSA_PKCS_OAEP_PARAMS = mechanism.parameter()?;
-    // A label is not offered: TPM and file have it different ways.
-    if given.ulSourceDataLen != 0 || given.source > CKZ_DATA_SPECIFIED {
-        return Err(Rv::MECHANISM_PARAM_INVALID);
-    }
-    Ok(DecryptScheme::RsaOaep(hash(given.hashAlg, given.mgf)?))
+    parameter::oaep(mechanism).map(DecryptScheme::RsaOaep)
 }
 
 /// The other's key in a mechanism that agrees on a secret.
@@ -221,27 +224,7 @@ pub(crate) fn agreement(
     if !key.is_ec() {
         return Err(Rv::KEY_TYPE_INCONSISTENT);
     }
-    let given: CK_ECDH1_DERIVE_PARAMS = mechanism.parameter()?;
-    if given.kdf != CKD_NULL || given.ulSharedDataLen != 0 {
-        return Err(Rv::MECHANISM_PARAM_INVALID);
-    }
-    let point = mechanism.bytes(given.pPublicData.cast(), given.ulPublicDataLen)?;
-    from_point(key, point).map_err(|_| Rv::MECHANISM_PARAM_INVALID)
-}
-
-/// The key of a point as it is or in a DER OCTET STRING: clients give both (PKCS#11 3.0 §6.3.17).
-///
-/// First as it is: one P-256 point in 256 begins with 04 3f and is a whole OCTET STRING by chance,
-/// while no curve's point is as long as one in DER.
-pub(crate) fn from_point(curve: KeyKind, point: &[u8]) -> devkey::Result<PublicKey> {
-    let read = |point| match curve {
-        KeyKind::Ed25519 => PublicKey::from_ed25519(point),
-        curve => PublicKey::from_sec1(curve, point),
-    };
-    read(point).or_else(|e| match <&OctetStringRef>::from_der(point) {
-        Ok(inner) => read(inner.as_bytes()),
-        Err(_) => Err(e),
-    })
+    parameter::ecdh(mechanism, key)
 }
 
 /// How to sign: what becomes of the message on its way to the key.
@@ -264,7 +247,7 @@ impl Plan {
     /// Most bytes that there can be of a message that is not hashed here.
     pub(crate) fn max_input(&self) -> usize {
         match self.family {
-            Family::Ed25519 => MAX_MESSAGE,
+            Family::Ed25519 | Family::MlDsa => MAX_MESSAGE,
             Family::Ecdsa => MAX_DIGEST,
             Family::RsaPkcs1 | Family::RsaPss => self.key.bits() / 8,
         }
@@ -278,6 +261,7 @@ impl Plan {
                 Ok((Scheme::Ecdsa, input))
             }
             (Family::Ed25519, _) => Ok((Scheme::Ed25519, data.to_vec())),
+            (Family::MlDsa, _) => Ok((Scheme::MlDsa, data.to_vec())),
             (Family::RsaPkcs1, None) => {
                 let (hash, digest) = digest_info(data).ok_or(Rv::DATA_INVALID)?;
                 Ok((Scheme::RsaPkcs1(hash), digest.to_vec()))
@@ -296,13 +280,16 @@ impl Family {
             Family::Ecdsa => key.is_ec(),
             Family::RsaPkcs1 | Family::RsaPss => key.is_rsa(),
             Family::Ed25519 => key == KeyKind::Ed25519,
+            Family::MlDsa => key.is_ml_dsa(),
         }
     }
 
     fn has(self, scheme: Scheme, wanted: Option<Hash>) -> bool {
         let hashes = |hash| wanted.is_none() || wanted == Some(hash);
         match (self, scheme) {
-            (Family::Ecdsa, Scheme::Ecdsa) | (Family::Ed25519, Scheme::Ed25519) => true,
+            (Family::Ecdsa, Scheme::Ecdsa)
+            | (Family::Ed25519, Scheme::Ed25519)
+            | (Family::MlDsa, Scheme::MlDsa) => true,
             (Family::RsaPkcs1, Scheme::RsaPkcs1(hash)) => hashes(hash),
             (Family::RsaPss, Scheme::RsaPss(hash)) => hashes(hash),
             _ => false,
@@ -326,6 +313,7 @@ impl Does {
             Does::Generate(Pairs::Ec) => kind.is_ec(),
             Does::Generate(Pairs::Rsa) => kind.is_rsa(),
             Does::Generate(Pairs::Edwards) => *kind == KeyKind::Ed25519,
+            Does::Generate(Pairs::MlDsa) => kind.is_ml_dsa(),
         }
     }
 }
@@ -337,66 +325,6 @@ fn find(kind: Ulong, capabilities: &[Capability]) -> Result<Does> {
         true => Ok(*does),
         false => Err(Rv::MECHANISM_INVALID),
     }
-}
-
-/// The hash that goes with a mechanism and a mask generation function: the same for both.
-fn hash(mechanism: Ulong, mgf: Ulong) -> Result<Hash> {
-    let known = |(_, m, g): &&(Hash, Ulong, Ulong)| (*m, *g) == (mechanism, mgf);
-    let row = HASHES.iter().find(known);
-    row.map(|(hash, ..)| *hash)
-        .ok_or(Rv::MECHANISM_PARAM_INVALID)
-}
-
-/// The salt is as long as the hash: TLS 1.3 wants that, and a TPM does nothing else.
-fn pss_hash(mechanism: &Mechanism<'_>, prehash: Option<Hash>) -> Result<Hash> {
-    let given: CK_RSA_PKCS_PSS_PARAMS = mechanism.parameter()?;
-    let hash = hash(given.hashAlg, given.mgf)?;
-    let fits = given.sLen == hash.size() as Ulong && prehash.is_none_or(|prehash| prehash == hash);
-    fits.then_some(hash).ok_or(Rv::MECHANISM_PARAM_INVALID)
-}
-
-/// Ed25519 itself: neither its prehashed variant nor one with a context.
-fn eddsa(mechanism: &Mechanism<'_>) -> Result<()> {
-    if mechanism.is_bare() {
-        return Ok(());
-    }
-    let given: CK_EDDSA_PARAMS = mechanism.parameter()?;
-    match (given.phFlag, given.ulContextDataLen) {
-        (CK_FALSE, 0) => Ok(()),
-        _ => Err(Rv::MECHANISM_PARAM_INVALID),
-    }
-}
-
-/// The hash and digest of a DER DigestInfo (RFC 8017 §9.2 note 1): exactly what RSA signs, so
-/// another encoding of the same is refused.
-fn digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
-    let hashes = [(Sha256, 1), (Sha384, 2), (Sha512, 3)];
-    hashes.into_iter().find_map(|(hash, arc)| {
-        let size = hash.size() as u8;
-        let prefix = [
-            0x30,
-            0x11 + size,
-            0x30,
-            0x0d,
-            0x06,
-            0x09,
-            0x60,
-            0x86,
-            0x48,
-            0x01,
-            0x65,
-            0x03,
-            0x04,
-            0x02,
-            arc,
-            0x05,
-            0x00,
-            0x04,
-            size,
-        ];
-        let digest = data.strip_prefix(&prefix)?;
-        (digest.len() == hash.size()).then_some((hash, digest))
-    })
 }
 
 #[cfg(test)]
@@ -450,7 +378,7 @@ mod tests {
             };
         let sign = |kind, hash, key| with(signing, kind, hash, key);
         let none = None::<(Hash, Ulong, Ulong)>;
-        let (sha256, sha512) = (Some(HASHES[0]), Some(HASHES[2]));
+        let (sha256, sha512) = (Some(parameter::HASHES[0]), Some(parameter::HASHES[2]));
         let wrong_key = Err(Rv::KEY_TYPE_INCONSISTENT);
         assert_eq!(sign(CKM_SHA512_RSA_PKCS, none, long), Ok(()));
         assert_eq!(sign(CKM_SHA512_RSA_PKCS, none, short), wrong_key);
@@ -464,55 +392,5 @@ mod tests {
         // Anybody's key of any kind verifies.
         let verified = with(verification, CKM_SHA512_RSA_PKCS, none, short);
         assert_eq!(verified, Ok(()));
-    }
-
-    /// R20. Fails where the length of the digest or the arc of the hash is not compared.
-    #[test]
-    fn digest_infos_are_read_exactly() {
-        let mut info =
-            b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
-                .to_vec();
-        info.extend([9; 32]);
-        assert_eq!(digest_info(&info), Some((Sha256, &[9; 32][..])));
-        assert_eq!(digest_info(&info[..50]), None);
-        assert_eq!(digest_info(&[&info[..], &[0]].concat()), None);
-        info[14] = 2;
-        assert_eq!(digest_info(&info), None);
-        let sha1 = b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14";
-        assert_eq!(digest_info(&[&sha1[..], &[9; 20]].concat()), None);
-        assert_eq!(digest_info(&[]), None);
-    }
-
-    /// A point whose second byte makes all of it an OCTET STRING.
-    fn like_der(curve: &'static agreement::Algorithm, second: u8) -> Vec<u8> {
-        loop {
-            let key = agreement::PrivateKey::generate(curve).unwrap();
-            let point = key.compute_public_key().unwrap().as_ref().to_vec();
-            if point[1] == second {
-                return point;
-            }
-        }
-    }
-
-    /// Fails where `from_point` reads DER first, or not at all.
-    #[test]
-    fn points_come_raw_or_in_der() {
-        let p256 = like_der(&agreement::ECDH_P256, 0x3f);
-        let p384 = like_der(&agreement::ECDH_P384, 0x5f);
-        let points = [
-            (KeyKind::EcP256, p256, [4, 65]),
-            (KeyKind::EcP384, p384, [4, 97]),
-            (KeyKind::Ed25519, [&[4, 30][..], &[9; 30]].concat(), [4, 32]),
-        ];
-        for (curve, point, header) in points {
-            let wrapped = [&header, &point[..]].concat();
-            for given in [&point, &wrapped] {
-                let key = from_point(curve, given).unwrap();
-                assert_eq!(key.point(), Some(&point[..]), "{curve}");
-            }
-            assert!(from_point(curve, &[&wrapped[..], &[0]].concat()).is_err());
-        }
-        assert!(from_point(KeyKind::EcP256, &[4; 65]).is_err());
-        assert!(from_point(KeyKind::EcP256, &[]).is_err());
     }
 }

@@ -68,7 +68,11 @@ plain!(
     CK_RSA_PKCS_PSS_PARAMS,
     CK_RSA_PKCS_OAEP_PARAMS
 );
-plain!(CK_ECDH1_DERIVE_PARAMS, CK_EDDSA_PARAMS);
+plain!(
+    CK_ECDH1_DERIVE_PARAMS,
+    CK_EDDSA_PARAMS,
+    CK_SIGN_ADDITIONAL_CONTEXT
+);
 
 impl<'c, T> Ptr<'c, T> {
     /// Whether the caller gave none.

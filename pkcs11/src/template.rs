@@ -78,6 +78,7 @@ impl<'c> Template<'c> {
         let offered = offered.ok_or(match pairs {
             Pairs::Rsa => Rv::KEY_SIZE_RANGE,
             Pairs::Ec | Pairs::Edwards => Rv::CURVE_NOT_SUPPORTED,
+            Pairs::MlDsa => Rv::PARAMETER_SET_NOT_SUPPORTED,
         })?;
         let (names, others) = (private.names()?, public.names()?);
         Ok(KeyRequest {
@@ -160,6 +161,7 @@ impl<'c> Template<'c> {
                 curve => from_point(curve, get(CKA_EC_POINT)?),
             },
             CKK_EC_EDWARDS => from_point(KeyKind::Ed25519, get(CKA_EC_POINT)?),
+            CKK_ML_DSA => PublicKey::from_ml_dsa(ml_dsa(self)?, get(CKA_VALUE)?),
             CKK_RSA => PublicKey::from_rsa(get(CKA_MODULUS)?, get(CKA_PUBLIC_EXPONENT)?),
             _ => return Err(Rv::ATTRIBUTE_VALUE_INVALID),
         };
@@ -226,8 +228,14 @@ impl<'c> Template<'c> {
 }
 
 fn kind(pairs: Pairs, public: &Template<'_>, private: &Template<'_>) -> Result<KeyKind> {
-    if pairs == Pairs::Rsa {
-        return rsa(public);
+    match pairs {
+        Pairs::Rsa => return rsa(public),
+        Pairs::MlDsa => {
+            let kind = ml_dsa(public)?;
+            let set = attr::parameter_set(kind).ok_or(Rv::GENERAL_ERROR)?;
+            return private.insist(CKA_PARAMETER_SET, set).map(|()| kind);
+        }
+        Pairs::Ec | Pairs::Edwards => {}
     }
     let params = public.get(CKA_EC_PARAMS).or(private.get(CKA_EC_PARAMS));
     let kind = curve(params.ok_or(Rv::TEMPLATE_INCOMPLETE)?)?;
@@ -249,6 +257,15 @@ fn rsa(public: &Template<'_>) -> Result<KeyKind> {
     let mut kinds = KeyKind::ALL.into_iter().filter(|kind| kind.is_rsa());
     let found = kinds.find(|kind| kind.bits() as Ulong == bits);
     found.ok_or(Rv::KEY_SIZE_RANGE)
+}
+
+/// The kind of ML-DSA key that CKA_PARAMETER_SET names.
+fn ml_dsa(template: &Template<'_>) -> Result<KeyKind> {
+    let set = template.number(CKA_PARAMETER_SET)?;
+    let set = set.ok_or(Rv::TEMPLATE_INCOMPLETE)?;
+    let mut kinds = KeyKind::ALL.into_iter();
+    let found = kinds.find(|kind| attr::parameter_set(*kind) == Some(set));
+    found.ok_or(Rv::PARAMETER_SET_NOT_SUPPORTED)
 }
 
 /// A named curve: its OID, or for edwards25519 its name (PKCS#11 3.0 §6.3.3).
