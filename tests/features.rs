@@ -35,7 +35,8 @@ const MECHANISMS: &[(&str, CK_MECHANISM_TYPE)] = named! {
     CKM_SHA1_RSA_PKCS CKM_SHA256_RSA_PKCS CKM_SHA384_RSA_PKCS CKM_SHA512_RSA_PKCS
     CKM_RSA_PKCS_PSS CKM_SHA256_RSA_PKCS_PSS CKM_SHA384_RSA_PKCS_PSS CKM_SHA512_RSA_PKCS_PSS
     CKM_RSA_X_509 CKM_EDDSA CKM_RSA_PKCS_OAEP CKM_ECDH1_DERIVE CKM_EC_KEY_PAIR_GEN
-    CKM_RSA_PKCS_KEY_PAIR_GEN CKM_EC_EDWARDS_KEY_PAIR_GEN
+    CKM_RSA_PKCS_KEY_PAIR_GEN CKM_EC_EDWARDS_KEY_PAIR_GEN CKM_ML_DSA CKM_ML_DSA_KEY_PAIR_GEN
+    CKM_HASH_ML_DSA
 };
 
 const ATTRIBUTES: &[(&str, CK_ATTRIBUTE_TYPE)] = named! {
@@ -48,7 +49,7 @@ const ATTRIBUTES: &[(&str, CK_ATTRIBUTE_TYPE)] = named! {
     CKA_PUBLIC_EXPONENT CKA_MODULUS_BITS CKA_PRIVATE_EXPONENT CKA_PRIME_1 CKA_PRIME_2
     CKA_EXPONENT_1 CKA_EXPONENT_2 CKA_COEFFICIENT CKA_VALUE CKA_VALUE_LEN CKA_CERTIFICATE_TYPE
     CKA_CERTIFICATE_CATEGORY CKA_JAVA_MIDP_SECURITY_DOMAIN CKA_URL CKA_SUBJECT CKA_ISSUER
-    CKA_SERIAL_NUMBER CKA_CHECK_VALUE CKA_WRAP_TEMPLATE CKA_UNWRAP_TEMPLATE
+    CKA_SERIAL_NUMBER CKA_PARAMETER_SET CKA_SEED CKA_CHECK_VALUE CKA_WRAP_TEMPLATE CKA_UNWRAP_TEMPLATE
 };
 
 /// The rows of the document whose names begin so: the name, and the cells after it.
@@ -111,6 +112,7 @@ fn attributes_are_as_documented() {
     let session = m.session();
     add_certificate(&m, session);
     add_secret(&m, session);
+    add_lattice_pair(&m, session);
     let classes = [
         CKO_PRIVATE_KEY,
         CKO_PUBLIC_KEY,
@@ -174,6 +176,26 @@ fn add_certificate(m: &Module, session: CK_SESSION_HANDLE) {
         call!(m, C_CreateObject, session, template, 3, &mut 0),
         CKR_OK
     );
+}
+
+/// The sample token has one key of each other family.
+fn add_lattice_pair(m: &Module, session: CK_SESSION_HANDLE) {
+    let set = CKP_ML_DSA_44.to_ne_bytes();
+    let mut public = raw(&[(CKA_PARAMETER_SET, &set)]);
+    let mut private = raw(&[(CKA_TOKEN, &[1])]);
+    let rv = call!(
+        m,
+        C_GenerateKeyPair,
+        session,
+        &mut module::bare(CKM_ML_DSA_KEY_PAIR_GEN),
+        public.as_mut_ptr(),
+        1,
+        private.as_mut_ptr(),
+        1,
+        &mut 0,
+        &mut 0
+    );
+    assert_eq!(rv, CKR_OK);
 }
 
 fn add_secret(m: &Module, session: CK_SESSION_HANDLE) {
