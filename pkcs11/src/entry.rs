@@ -278,17 +278,59 @@ entries! {
                                 _data: *mut CK_BYTE, _data_len: CK_ULONG, _signature: *mut CK_BYTE, _len: CK_ULONG) =
         unsupported(session);
     session C_MessageVerifyFinal(session: CK_SESSION_HANDLE) = unsupported(session);
+
+    3.2:
+    // Encapsulation, signatures given before the data, FIPS states, asynchronous calls and
+    // authenticated wrapping: there are none. ML-DSA needs no function that was not there before.
+    session C_EncapsulateKey(session: CK_SESSION_HANDLE, _mechanism: *mut CK_MECHANISM, _key: CK_OBJECT_HANDLE,
+                             _template: *mut CK_ATTRIBUTE, _count: CK_ULONG, _out: *mut CK_BYTE,
+                             _len: *mut CK_ULONG, _made: *mut CK_OBJECT_HANDLE) =
+        unsupported(session);
+    session C_DecapsulateKey(session: CK_SESSION_HANDLE, _mechanism: *mut CK_MECHANISM, _key: CK_OBJECT_HANDLE,
+                             _template: *mut CK_ATTRIBUTE, _count: CK_ULONG, _data: *mut CK_BYTE,
+                             _len: CK_ULONG, _made: *mut CK_OBJECT_HANDLE) =
+        unsupported(session);
+    session C_VerifySignatureInit(session: CK_SESSION_HANDLE, _mechanism: *mut CK_MECHANISM,
+                                  _key: CK_OBJECT_HANDLE, _signature: *mut CK_BYTE, _len: CK_ULONG) =
+        unsupported(session);
+    session C_VerifySignature(session: CK_SESSION_HANDLE, _data: *mut CK_BYTE, _len: CK_ULONG) =
+        unsupported(session);
+    session C_VerifySignatureUpdate(session: CK_SESSION_HANDLE, _data: *mut CK_BYTE, _len: CK_ULONG) =
+        unsupported(session);
+    session C_VerifySignatureFinal(session: CK_SESSION_HANDLE) = unsupported(session);
+    session C_GetSessionValidationFlags(session: CK_SESSION_HANDLE, _kind: CK_SESSION_VALIDATION_FLAGS_TYPE,
+                                        _out: *mut CK_FLAGS) =
+        unsupported(session);
+    session C_AsyncComplete(session: CK_SESSION_HANDLE, _name: *mut CK_UTF8CHAR, _out: *mut CK_ASYNC_DATA) =
+        unsupported(session);
+    session C_AsyncGetID(session: CK_SESSION_HANDLE, _name: *mut CK_UTF8CHAR, _out: *mut CK_ULONG) =
+        unsupported(session);
+    session C_AsyncJoin(session: CK_SESSION_HANDLE, _name: *mut CK_UTF8CHAR, _id: CK_ULONG,
+                        _data: *mut CK_BYTE, _len: CK_ULONG) =
+        unsupported(session);
+    session C_WrapKeyAuthenticated(session: CK_SESSION_HANDLE, _mechanism: *mut CK_MECHANISM,
+                                   _wrapping: CK_OBJECT_HANDLE, _key: CK_OBJECT_HANDLE,
+                                   _associated: *mut CK_BYTE, _associated_len: CK_ULONG,
+                                   _out: *mut CK_BYTE, _len: *mut CK_ULONG) =
+        unsupported(session);
+    session C_UnwrapKeyAuthenticated(session: CK_SESSION_HANDLE, _mechanism: *mut CK_MECHANISM,
+                                     _unwrapping: CK_OBJECT_HANDLE, _wrapped: *mut CK_BYTE, _len: CK_ULONG,
+                                     _template: *mut CK_ATTRIBUTE, _count: CK_ULONG,
+                                     _associated: *mut CK_BYTE, _associated_len: CK_ULONG,
+                                     _out: *mut CK_OBJECT_HANDLE) =
+        unsupported(session);
 }
 
 const NAME: &[u8] = b"PKCS 11\0";
 
 /// The interfaces, the default first.
-static INTERFACES: [Interface; 2] = [
+static INTERFACES: [Interface; 3] = [
     pkcs11((&raw const LIST_3_0).cast()),
+    pkcs11((&raw const LIST_3_2).cast()),
     pkcs11((&raw const LIST_2_40).cast()),
 ];
 /// Their versions.
-const VERSIONS: [(u8, u8); 2] = [(3, 0), (2, 40)];
+const VERSIONS: [(u8, u8); 3] = [(3, 0), (3, 2), (2, 40)];
 
 const fn pkcs11(list: *const c_void) -> Interface {
     Interface(CK_INTERFACE {

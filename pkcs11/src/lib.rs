@@ -1,4 +1,4 @@
-//! devkey's PKCS#11 module: the Cryptoki interfaces 2.40 and 3.0 over the library's tokens.
+//! devkey's PKCS#11 module: the Cryptoki interfaces 2.40, 3.0 and 3.2 over the library's tokens.
 //!
 //! It knows PKCS#11 and no device. Layers, each importing only lower ones:
 //! `entry` → `module` → `slot`, `session` → `op` → `template`, `mech`, `object` → `attr`;

@@ -59,7 +59,7 @@ pub(crate) fn guard(
     }
 }
 
-/// Defines the `C_` functions and both function lists. A function that is missing or has other
+/// Defines the `C_` functions and the function lists. A function that is missing or has other
 /// parameters than the header's does not compile.
 ///
 /// `exported` functions are the shared object's symbols; after a panic in one of a `session`, that
@@ -67,9 +67,11 @@ pub(crate) fn guard(
 macro_rules! entries {
     (mend = $mend:path;
      2.40: $($kind:ident $name:ident($($arg:ident: $type:ty),*) = $body:expr;)*
-     3.0: $($kind3:ident $name3:ident($($arg3:ident: $type3:ty),*) = $body3:expr;)*) => {
+     3.0: $($kind3:ident $name3:ident($($arg3:ident: $type3:ty),*) = $body3:expr;)*
+     3.2: $($kind32:ident $name32:ident($($arg32:ident: $type32:ty),*) = $body32:expr;)*) => {
         $($crate::raw::entry!($mend; $kind $name($($arg: $type),*) = $body);)*
         $($crate::raw::entry!($mend; $kind3 $name3($($arg3: $type3),*) = $body3);)*
+        $($crate::raw::entry!($mend; $kind32 $name32($($arg32: $type32),*) = $body32);)*
 
         pub(crate) static LIST_2_40: CK_FUNCTION_LIST = CK_FUNCTION_LIST {
             version: CK_VERSION { major: 2, minor: 40 },
@@ -80,6 +82,13 @@ macro_rules! entries {
             version: CK_VERSION { major: 3, minor: 0 },
             $($name: Some($name),)*
             $($name3: Some($name3),)*
+        };
+
+        pub(crate) static LIST_3_2: CK_FUNCTION_LIST_3_2 = CK_FUNCTION_LIST_3_2 {
+            version: CK_VERSION { major: 3, minor: 2 },
+            $($name: Some($name),)*
+            $($name3: Some($name3),)*
+            $($name32: Some($name32),)*
         };
     };
 }
