@@ -210,8 +210,8 @@ fn openssl_encrypts_and_the_key_decrypts() {
 }
 
 /// Where an answer carries a secret, the bus does not. Seen failing, for either, with
-/// `with_encrypt(false)` in `Live::start_session`, and for the sessions left with the `end_session` of
-/// `Live::encrypted` taken out.
+/// `with_encrypt(false)` in `Live::hide`, and for the sessions left with the `end_sessions` of
+/// `Live::secured` taken out.
 #[test]
 fn secrets_do_not_cross_the_bus() {
     let scheme = DecryptScheme::RsaOaep(Hash::Sha256);
@@ -615,9 +615,9 @@ fn what_does_not_fit_is_refused() {
             "{kind}"
         );
     }
-    let secret = KeyAuth::Secret(devkey::secret::Secret::new(vec![1; 32]));
-    let pin = provider.generate(KeyKind::EcP256, Usage::SIGN, &secret);
-    assert!(pin.unwrap_err().to_string().contains("PIN"));
+    let short = KeyAuth::Secret(devkey::secret::Secret::new(vec![1; 31]));
+    let made = provider.generate(KeyKind::EcP256, Usage::SIGN, &short);
+    assert!(matches!(made, Err(Error::BadInput(_))), "{made:?}");
     assert!(matches!(
         key.sign(SCHEME, &[1; 31]),
         Err(Error::BadInput(_))

@@ -8,33 +8,44 @@
 //! It also writes its own log to stderr unless `TSS2_LOG=all+none` was in the environment when the
 //! process started.
 
+mod counter;
 mod device;
 mod errors;
 mod link;
 mod live;
 mod objects;
+mod pin;
+mod policy;
 mod probe;
+mod seal;
 mod tcti;
 mod tss2;
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
-use tss_esapi::structures::{Data, Digest, HashScheme, PublicKeyRsa, RsaDecryptionScheme};
+use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::{Auth, Data, Digest, HashScheme, PublicKeyRsa, RsaDecryptionScheme};
 
 use crate::error::{Error, Result};
+use crate::files::Dir;
 use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
 use crate::provider::{
-    BackEnd, Blob, Capability, Key, KeyAuth, NewKey, Place, Provider, ProviderInfo, Settings,
+    BackEnd, Blob, Capability, Key, KeyAuth, NewKey, Place, Provider, ProviderInfo, Sealing,
+    Settings, Tries,
 };
 use crate::secret::Secret;
 
 use device::Device;
 use errors::Fault;
 use link::Binding;
-use live::Loadable;
+use live::{Hides, Loadable};
 use objects::{ours, padded};
+use pin::{Guard, Pin};
+use seal::Sealed;
 use tcti::Tcti;
 use tss2::Wrapped;
 
@@ -52,6 +63,16 @@ pub const BACK_END: BackEnd = BackEnd {
             "timeout",
             "seconds after which a TPM that does not answer is given up: 1 to 600, by default 30",
         ),
+        (
+            "pin_guard",
+            "what counts wrong PINs: nv, the token's own counter in the TPM (the default), or da, \
+             one counter for all that the TPM guards",
+        ),
+        (
+            "owner_auth_file",
+            "absolute path of a file with the password of the TPM's owner, where he has one: for \
+             making and deleting the token's own counter",
+        ),
     ],
     check: |settings| Options::read(settings).map(drop),
     service: |_| false,
@@ -61,10 +82,15 @@ pub const BACK_END: BackEnd = BackEnd {
 
 /// Making an RSA key takes a discrete TPM a minute at times.
 const GENERATE_AT_LEAST: Duration = Duration::from_secs(180);
+/// Length of a key's auth in bytes.
+const KEY_AUTH_LEN: usize = 32;
 
+#[derive(Debug)]
 struct Options {
     tcti: Tcti,
     timeout: Duration,
+    guard: Guard,
+    owner_auth_file: Option<PathBuf>,
 }
 
 impl Options {
@@ -81,8 +107,38 @@ impl Options {
         Ok(Options {
             tcti: Tcti::parse(setting("tcti").unwrap_or(tcti::DEFAULT))?,
             timeout: Duration::from_secs(seconds),
+            guard: setting("pin_guard").map_or(Ok(Guard::Nv), Guard::parse)?,
+            owner_auth_file: setting("owner_auth_file").map(file).transpose()?,
         })
     }
+
+    /// The owner's password: the file's first line.
+    fn owner(&self) -> Result<Option<Secret>> {
+        let Some(path) = &self.owner_auth_file else {
+            return Ok(None);
+        };
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str))
+        else {
+            return Err(bad_file(path));
+        };
+        let mut password = Dir::open(dir)?.read_secret(name)?;
+        let end = password.expose().iter().position(|byte| *byte == b'\n');
+        password.truncate(end.unwrap_or(password.len()));
+        Ok(Some(password))
+    }
+}
+
+fn file(setting: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(setting);
+    match path.is_absolute() && path.file_name().is_some() {
+        true => Ok(path),
+        false => Err(bad_file(&path)),
+    }
+}
+
+fn bad_file(path: &Path) -> Error {
+    let path = path.display();
+    Error::input(format!("owner_auth_file = {path}: use an absolute path"))
 }
 
 fn create(place: &Place<'_>) -> Result<Arc<dyn Provider>> {
@@ -99,17 +155,18 @@ fn open(place: &Place<'_>) -> Result<Arc<dyn Provider>> {
 struct Tpm {
     device: Arc<Device>,
     info: OnceCell<ProviderInfo>,
-    generate_within: Duration,
+    options: Options,
 }
 
 impl Tpm {
     fn new(place: &Place<'_>) -> Result<Self> {
-        let Options { tcti, timeout } = Options::read(place.settings)?;
+        let options = Options::read(place.settings)?;
         let binding = place.binding.map(str::parse::<Binding>).transpose()?;
+        let tcti = options.tcti.clone();
         Ok(Tpm {
-            device: Arc::new(Device::new(tcti, binding, timeout)),
+            device: Arc::new(Device::new(tcti, binding, options.timeout)),
             info: OnceCell::new(),
-            generate_within: timeout.max(GENERATE_AT_LEAST),
+            options,
         })
     }
 }
@@ -126,15 +183,28 @@ impl Provider for Tpm {
     }
 
     fn generate(&self, kind: KeyKind, usage: Usage, auth: &KeyAuth) -> Result<NewKey> {
-        pin_less(auth)?;
         kind.check_usage(usage)?;
-        let wrapped = self.device.run_within(self.generate_within, move |link| {
-            let parent = link.binding()?.parent;
+        let auth = key_auth(auth)?;
+        let within = self.options.timeout.max(GENERATE_AT_LEAST);
+        let wrapped = self.device.run_within(within, move |link| {
+            let binding = link.binding()?;
             let live = link.live()?;
             if !probe::has(live, kind)? {
                 return Err(Error::unsupported(format!("{kind} keys in this TPM")).into());
             }
-            live.create(parent, objects::template(kind, usage)?)
+            let (parent, template) = (binding.parent, objects::template(kind, usage)?);
+            match &auth {
+                None => live.create(
+                    parent,
+                    AuthSession::Password,
+                    template,
+                    Auth::default(),
+                    None,
+                ),
+                Some(secret) => live.secured(&binding, Hides::Question, |live, session| {
+                    live.create(parent, session, template, live::auth(secret)?, None)
+                }),
+            }
         })?;
         let public = objects::public_key(&wrapped.public)
             .ok()
@@ -157,9 +227,11 @@ impl Provider for Tpm {
         usage: Usage,
         auth: &KeyAuth,
     ) -> Result<Box<dyn Key>> {
-        pin_less(auth)?;
+        let auth = key_auth(auth)?;
         let wrapped = Wrapped::from_blob(blob)?;
-        if !objects::is_key(&wrapped.public, public, usage) {
+        // A wrong auth counts where noDA is not set: such a key is not ours.
+        let takes = wrapped.has_auth && wrapped.public.object_attributes().no_da();
+        if !objects::is_key(&wrapped.public, public, usage) || (auth.is_some() && !takes) {
             return Err(Error::BadBlob);
         }
         Ok(Box::new(TpmKey {
@@ -167,10 +239,59 @@ impl Provider for Tpm {
             key: Arc::new(Loadable {
                 name: objects::name(&wrapped.public)?,
                 wrapped,
+                auth,
             }),
             public: public.clone(),
             usage,
         }))
+    }
+
+    fn sealing(&self) -> Sealing {
+        Sealing::UnderAuth
+    }
+
+    fn seal(&self, secret: &Secret, auth: &KeyAuth, tries: u32) -> Result<Blob> {
+        let KeyAuth::Secret(stretched) = auth else {
+            return Err(Error::unsupported("sealing without a PIN in a TPM"));
+        };
+        if tries == 0 {
+            return Err(Error::input("a PIN without a try would be locked for ever"));
+        }
+        let request = pin::Request {
+            secret: copy(secret),
+            pin: Pin::new(stretched)?,
+            tries,
+            guard: self.options.guard,
+            owner: self.options.owner()?,
+        };
+        let sealed = self.device.run(move |link| pin::seal(link, &request))?;
+        sealed.to_blob()
+    }
+
+    fn unseal(&self, blob: &Blob, auth: &KeyAuth) -> Result<Secret> {
+        let sealed = Sealed::from_blob(blob)?;
+        let KeyAuth::Secret(stretched) = auth else {
+            return Err(Error::BadBlob);
+        };
+        let pin = Pin::new(stretched)?;
+        self.device
+            .run(move |link| pin::unseal(link, &sealed, &pin))
+    }
+
+    fn tries(&self, blob: &Blob) -> Result<Option<Tries>> {
+        let sealed = Sealed::from_blob(blob)?;
+        self.device.run(move |link| pin::tries(link, &sealed))
+    }
+
+    /// Keys are not kept in the TPM; the counter of a sealed secret is.
+    fn forget(&self, blob: &Blob) -> Result<()> {
+        if blob.label == tss2::LABEL {
+            return Ok(());
+        }
+        let sealed = Sealed::from_blob(blob)?;
+        let owner = self.options.owner()?;
+        self.device
+            .run(move |link| pin::forget(link, &sealed, owner.as_ref()))
     }
 }
 
@@ -193,10 +314,17 @@ impl Key for TpmKey {
         }
         let (key, public, input) = (self.key.clone(), self.public.clone(), input.to_vec());
         self.device.run(move |link| {
+            let binding = link.binding()?;
             let live = link.live()?;
+            // Stays with the key, for the next signature.
+            let session = match &key.auth {
+                Some(_) => live.session(&binding, Hides::Nothing)?,
+                None => AuthSession::Password,
+            };
             let handle = live.key(&key)?;
             let digest = ours(Digest::try_from(input.as_slice()))?;
-            let signed = live.sign(handle, digest, tpm_scheme)?;
+            let signed = live.sign(handle, session, digest, tpm_scheme);
+            let signed = signed.map_err(|fault| key.blame(fault))?;
             let signature = objects::signature(kind, &signed).ok_or(Fault::Wrong)?;
             // A handle may have become another key's, and an answer may be anything.
             let good = public.verify(scheme, &input, &signature);
@@ -216,9 +344,11 @@ impl Key for TpmKey {
         self.device.run(move |link| {
             let binding = link.binding()?;
             let point = point.clone();
-            let shared = link.live()?.encrypted(&binding, |live, session| {
+            let hides = Hides::Answer;
+            let shared = link.live()?.secured(&binding, hides, |live, session| {
                 let handle = live.checked_key(&key)?;
                 live.authorised_by(session, |context| context.ecdh_z_gen(handle, point))
+                    .map_err(|fault| key.blame(fault))
             })?;
             let x = padded(shared.x().value(), kind.bits() / 8).map_err(|_| Fault::Wrong)?;
             Ok(Secret::new(x))
@@ -236,7 +366,8 @@ impl Key for TpmKey {
         self.device.run(move |link| {
             let binding = link.binding()?;
             let sealed = ours(PublicKeyRsa::try_from(ciphertext.as_slice()))?;
-            link.live()?.encrypted(&binding, |live, session| {
+            let hides = Hides::Answer;
+            link.live()?.secured(&binding, hides, |live, session| {
                 let handle = live.checked_key(&key)?;
                 let opened = live.authorised_by(session, |context| {
                     context.rsa_decrypt(handle, sealed, scheme, Data::default())
@@ -244,16 +375,25 @@ impl Key for TpmKey {
                 match opened {
                     Ok(plain) => Ok(Secret::new(plain.value().to_vec())),
                     Err(fault) if live.blames_input(&fault, handle) => Err(Error::Crypto.into()),
-                    Err(fault) => Err(fault),
+                    Err(fault) => Err(key.blame(fault)),
                 }
             })
         })
     }
 }
 
-fn pin_less(auth: &KeyAuth) -> Result<()> {
+/// The auth of a key, where it has one.
+fn key_auth(auth: &KeyAuth) -> Result<Option<Secret>> {
     match auth {
-        KeyAuth::None => Ok(()),
-        KeyAuth::Secret(_) => Err(Error::unsupported("TPM tokens with a PIN, so far")),
+        KeyAuth::None => Ok(None),
+        KeyAuth::Secret(secret) if secret.len() == KEY_AUTH_LEN => Ok(Some(copy(secret))),
+        KeyAuth::Secret(_) => Err(Error::input(format!(
+            "an auth of {KEY_AUTH_LEN} bytes is wanted"
+        ))),
     }
+}
+
+/// For the worker's thread.
+fn copy(secret: &Secret) -> Secret {
+    Secret::new(secret.expose().to_vec())
 }

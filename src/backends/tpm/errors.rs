@@ -15,6 +15,10 @@ pub(super) enum Fault {
     Code(u32),
     /// The result was not what this key would have given.
     Wrong,
+    /// The key has another auth.
+    WrongAuth,
+    /// Nothing was heard of a command that may have cost a try: it is not sent again.
+    Lost(u32),
     /// No further attempt helps.
     Final(Error),
 }
@@ -28,6 +32,8 @@ pub(super) enum Remedy {
     Room,
     /// The connection or a handle is gone: begin anew, once.
     Rebuild,
+    /// The connection is gone: leave it.
+    Leave,
     /// None.
     Nothing,
 }
@@ -48,11 +54,14 @@ impl From<Error> for Fault {
 }
 
 impl Fault {
-    /// What to do about it. No command here can cost a try: every key is noDA or has no password.
+    /// What to do about it. Trying again costs no try: every key is noDA, and the command of a
+    /// login that could cost one makes [`Fault::Lost`] of its doubtful ends.
     pub(super) fn remedy(&self) -> Remedy {
         match self {
             Fault::Final(_) => Remedy::Nothing,
-            Fault::Wrong => Remedy::Rebuild,
+            // A handle may have become another's, which has another auth.
+            Fault::Wrong | Fault::WrongAuth => Remedy::Rebuild,
+            Fault::Lost(_) => Remedy::Leave,
             Fault::Code(code) => match Code(*code).tpm() {
                 None => Remedy::Rebuild,
                 Some(0x908 | 0x90a | 0x920 | 0x922 | 0x923) => Remedy::Again,
@@ -73,9 +82,33 @@ impl Fault {
         }
     }
 
+    /// What the TPM answered; `None` where nothing was heard of it.
+    pub(super) fn code(&self) -> Option<u32> {
+        match self {
+            Fault::Code(code) => Code(*code).tpm(),
+            _ => None,
+        }
+    }
+
+    /// The fault of a command that must not be sent twice where it may have been run.
+    pub(super) fn once(self) -> Self {
+        match self {
+            Fault::Code(code) if Code(code).tpm().is_none() => Fault::Lost(code),
+            other => other,
+        }
+    }
+
+    /// Whether the TPM says that an auth is wrong.
+    pub(super) fn is_auth(&self) -> bool {
+        AUTH.iter().any(|code| self.is(*code))
+    }
+
     /// Whether the TPM itself answered, with an error that another attempt would not change.
     pub(super) fn answered(&self) -> bool {
-        matches!(self, Fault::Code(code) if Code(*code).tpm().is_some_and(|tpm| tpm & 0x80 != 0))
+        match self {
+            Fault::WrongAuth => true,
+            fault => fault.code().is_some_and(|tpm| tpm & 0x80 != 0),
+        }
     }
 
     /// Whether the TPM blames a parameter of the command (format one, bit 6).
@@ -98,7 +131,8 @@ impl Fault {
         match self {
             Fault::Final(error) => error,
             Fault::Wrong => tcti.failed("the answer does not fit the key"),
-            Fault::Code(code) => Code(code).into_error(tcti),
+            Fault::WrongAuth => Error::BadBlob,
+            Fault::Code(code) | Fault::Lost(code) => Code(code).into_error(tcti),
         }
     }
 }
@@ -117,8 +151,15 @@ impl Tcti {
 pub(super) const INTEGRITY: u32 = 0x9f;
 /// TPM_RC_HANDLE: there is no such object.
 pub(super) const HANDLE: u32 = 0x8b;
-/// TPM_RC_AUTH_FAIL and TPM_RC_BAD_AUTH: a password is set.
-pub(super) const AUTH: [u32; 2] = [0x8e, 0xa2];
+/// TPM_RC_AUTH_FAIL and TPM_RC_BAD_AUTH: the auth is another one. The first has counted.
+const AUTH: [u32; 2] = [0x8e, 0xa2];
+
+/// TPM_RC_LOCKOUT: the whole TPM is locked against guessing.
+pub(super) const LOCKED: u32 = 0x921;
+/// TPM_RC_AUTH_UNAVAILABLE: there is no auth by which this could be authorised (now).
+pub(super) const NO_AUTH: u32 = 0x12f;
+/// TPM_RC_NV_DEFINED: the handle is taken.
+pub(super) const NV_DEFINED: u32 = 0x14c;
 
 struct Code(u32);
 
@@ -153,9 +194,10 @@ impl Code {
                 "{tcti}: other programs hold all of the TPM's memory; tpm2_flushcontext -t and -s \
                  free what they left behind"
             )),
-            (0x921, _) => {
-                tcti.failed("locked against guessing; tpm2_dictionarylockout --clear-lockout")
-            }
+            (LOCKED, _) => tcti.failed(
+                "the whole TPM is locked against guessing, by wrong passwords wherever they were \
+                 given; wait, or tpm2_dictionarylockout --clear-lockout",
+            ),
             (0x908 | 0x90a | 0x920 | 0x922 | 0x923, _) => {
                 tcti.failed("busy for too long; try again")
             }
@@ -195,7 +237,7 @@ mod tests {
         assert!(matches!(fault(0x000a_000a), Fault::Code(0x000a_000a)));
         assert!(fault(0x1df).is(INTEGRITY));
         assert!(fault(0x18b).is(HANDLE));
-        assert!(fault(0x9a2).is(AUTH[1]));
+        assert!(fault(0x9a2).is_auth());
         assert!(!fault(0x0a_000a).is(HANDLE));
     }
 

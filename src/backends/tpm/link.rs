@@ -57,6 +57,11 @@ impl Link {
         }
     }
 
+    /// Where the TPM is.
+    pub(super) fn tcti(&self) -> &Tcti {
+        &self.tcti
+    }
+
     /// Runs `op` until it succeeds or no further attempt helps.
     pub(super) fn run<T>(
         &mut self,
@@ -87,9 +92,9 @@ impl Link {
                     }
                     thread::sleep(Duration::from_millis(1));
                 }
-                Remedy::Rebuild if rebuilds.next().is_some() => self.abandon(),
-                Remedy::Rebuild => {
-                    self.abandon();
+                Remedy::Rebuild if rebuilds.next().is_some() => self.abandon(&fault),
+                Remedy::Rebuild | Remedy::Leave => {
+                    self.abandon(&fault);
                     return Err(fault.into_error(&self.tcti));
                 }
                 _ => return Err(fault.into_error(&self.tcti)),
@@ -190,15 +195,20 @@ impl Link {
     /// Flushes all that is ours, in good order.
     fn release(&mut self) {
         if let Some(live) = &mut self.live
-            && live.flush().is_err()
+            && let Err(fault) = live.flush()
         {
-            self.abandon();
+            self.abandon(&fault);
         }
     }
 
-    /// Gives the connection up without touching handles that may be others' by now.
-    fn abandon(&mut self) {
-        if let Some(live) = self.live.take() {
+    /// Gives the connection up without touching handles of objects, which may be others' by now.
+    /// Sessions have no Name by which they could be found again: they go now, where the TPM still
+    /// answers.
+    fn abandon(&mut self, fault: &Fault) {
+        if let Some(mut live) = self.live.take() {
+            if fault.answered() || matches!(fault, Fault::Wrong) {
+                let _ = live.end_sessions();
+            }
             let left = live.abandon();
             if !self.tcti.managed() {
                 self.orphans.extend(left);

@@ -1,35 +1,43 @@
 //! One connection to the TPM and what it has loaded there.
 //!
-//! Every authorisation is by the empty password. Where neither the command nor the answer is
-//! secret, it goes by a password session: an HMAC session of ESYS costs 2 ms a command, and names
-//! in a command's HMAC protect nothing where the password is known to be empty. Shared secrets and
-//! what was decrypted come back under a salted session that encrypts them ([`Live::encrypted`]).
+//! Keys of PIN-less tokens, storage keys and mostly the owner are authorised by the empty password.
+//! Where neither the command nor the answer is secret, it goes by a password session: an HMAC
+//! session of ESYS costs 2 ms a command, and names in a command's HMAC protect nothing where the
+//! password is known to be empty. Everything that has an auth proves it in a salted HMAC session
+//! ([`Live::session`]), which also encrypts what is secret on its way in or out.
 //!
 //! So a handle is only a number here, and may have become another program's after a restart:
 //! signatures are checked against the public key, and before the other operations the object's Name
 //! is, where no resource manager keeps handles apart.
 
 mod crowd;
+mod nv;
+mod sealed;
 mod session;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tss_esapi::Context;
 use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{Digest, Public, Sensitive, Signature, SignatureScheme};
+use tss_esapi::structures::{
+    Auth, Digest, Public, Sensitive, SensitiveData, Signature, SignatureScheme,
+};
 
-use super::errors::{AUTH, Fault, HANDLE};
+use super::errors::{Fault, HANDLE};
 use super::link::Binding;
-use super::objects::{self, Parent};
+use super::objects::{self, Parent, ours};
 use super::tcti::Tcti;
 use super::tss2::Wrapped;
 use crate::error::{Error, Result};
 use crate::key::{KeyKind, Usage};
+use crate::secret::Secret;
 
 pub(super) use crowd::Resident;
+pub(super) use nv::PinCount;
+pub(super) use sealed::Lockout;
+pub(super) use session::Hides;
 
 /// First handle of transient objects (part 2 §7.4).
 const TRANSIENT_FIRST: u32 = 0x8000_0000;
@@ -41,6 +49,19 @@ pub(super) struct Loadable {
     pub(super) name: Vec<u8>,
     /// What TPM2_Load wants.
     pub(super) wrapped: Wrapped,
+    /// What its use wants.
+    pub(super) auth: Option<Secret>,
+}
+
+impl Loadable {
+    /// What an answer to the use of this key means: where the key has an auth, a wrong one is the
+    /// record's fault.
+    pub(super) fn blame(&self, fault: Fault) -> Fault {
+        match self.auth.is_some() && fault.is_auth() {
+            true => Fault::WrongAuth,
+            false => fault,
+        }
+    }
 }
 
 /// An open connection.
@@ -51,8 +72,10 @@ pub(super) struct Live {
     loaded: Vec<Loaded>,
     /// Storage keys that stay in the TPM.
     persistent: Vec<(u32, KeyHandle)>,
-    /// The one that encrypts answers, while it is needed.
+    /// The salted HMAC session, while it is needed.
     session: Option<AuthSession>,
+    /// A policy session, while it is needed.
+    policy: Option<AuthSession>,
     /// When the first of `loaded` came.
     since: Instant,
     /// The Name of what is being loaded just now.
@@ -84,6 +107,7 @@ impl Live {
             loaded: Vec::new(),
             persistent: Vec::new(),
             session: None,
+            policy: None,
             since: Instant::now(),
             loading: None,
             owner_name: owner.map(|binding| binding.name.clone()),
@@ -111,18 +135,16 @@ impl Live {
         match self.try_srk() {
             Ok(true) => return Ok(Parent::SRK),
             Ok(false) => {}
-            Err(fault) if fault.is(HANDLE) || AUTH.iter().any(|code| fault.is(*code)) => {}
+            Err(fault) if fault.is(HANDLE) || fault.is_auth() => {}
             Err(fault) => return Err(fault),
         }
         match self.parent(Parent::Owner) {
             Ok(_) => Ok(Parent::Owner),
-            Err(fault) if AUTH.iter().any(|code| fault.is(*code)) => {
-                Err(Fault::Final(Error::unsupported(
-                    "a TPM whose owner has a password and that has no storage key at 0x81000001; \
+            Err(fault) if fault.is_auth() => Err(Fault::Final(Error::unsupported(
+                "a TPM whose owner has a password and that has no storage key at 0x81000001; \
                      make one: tpm2_createprimary -C o -P PASSWORD -G ecc -c srk && \
                      tpm2_evictcontrol -C o -P PASSWORD -c srk 0x81000001",
-                )))
-            }
+            ))),
             Err(fault) => Err(fault),
         }
     }
@@ -170,29 +192,30 @@ impl Live {
     }
 
     /// A loaded key: with one TPM2_Load, or none where it is still there.
-    pub(super) fn key(&mut self, key: &Arc<Loadable>) -> Result<KeyHandle, Fault> {
+    pub(super) fn key(&mut self, key: &Loadable) -> Result<KeyHandle, Fault> {
         let hot = |one: &Loaded| one.what == What::Key && one.name == key.name;
-        if let Some(at) = self.loaded.iter().position(hot) {
-            let found = self.loaded.remove(at);
-            let handle = found.handle;
-            self.loaded.push(found);
-            return Ok(handle);
-        }
-        let parent = key.wrapped.parent;
-        self.make_room(if parent == Parent::Owner { 0 } else { 1 })?;
-        let parent_handle = self.parent(parent)?;
-        self.loading = Some(key.name.clone());
-        let (private, public) = (key.wrapped.private.clone(), key.wrapped.public.clone());
-        let loaded = self.authorised(|context| context.load(parent_handle, private, public))?;
-        self.keep(What::Key, key.name.clone(), loaded);
-        if !self.managed {
-            self.flush_some(|one| one.what == What::OwnerPrimary)?;
-        }
-        Ok(loaded)
+        let handle = match self.loaded.iter().position(hot) {
+            Some(at) => {
+                let found = self.loaded.remove(at);
+                let handle = found.handle;
+                self.loaded.push(found);
+                handle
+            }
+            None => {
+                let others = usize::from(key.wrapped.parent != Parent::Owner);
+                self.make_room(others)?;
+                self.load(What::Key, key)?
+            }
+        };
+        // Always: it may have been loaded for another auth, or for none.
+        let auth = key.auth.as_ref().map(auth).transpose()?;
+        self.context
+            .tr_set_auth(handle.into(), auth.unwrap_or_default())?;
+        Ok(handle)
     }
 
     /// A loaded key that has just been seen to be this one.
-    pub(super) fn checked_key(&mut self, key: &Arc<Loadable>) -> Result<KeyHandle, Fault> {
+    pub(super) fn checked_key(&mut self, key: &Loadable) -> Result<KeyHandle, Fault> {
         let handle = self.key(key)?;
         if !self.managed && self.context.read_public(handle)?.1.value() != key.name {
             return Err(Fault::Wrong);
@@ -200,13 +223,24 @@ impl Live {
         Ok(handle)
     }
 
-    /// TPM2_Create: the public and the encrypted private area of a new key.
-    pub(super) fn create(&mut self, parent: Parent, template: Public) -> Result<Wrapped, Fault> {
+    /// TPM2_Create: the public and the encrypted private area of a new object. `session`
+    /// authorises the parent; where there is an auth or a secret, it hides the question.
+    pub(super) fn create(
+        &mut self,
+        parent: Parent,
+        session: AuthSession,
+        template: Public,
+        auth: Auth,
+        data: Option<SensitiveData>,
+    ) -> Result<Wrapped, Fault> {
         let handle = self.parent(parent)?;
-        let made =
-            self.authorised(|context| context.create(handle, template, None, None, None, None))?;
+        let has_auth = !auth.is_empty();
+        let made = self.authorised_by(session, |context| {
+            context.create(handle, template, Some(auth), data, None, None)
+        })?;
         Ok(Wrapped {
             parent,
+            has_auth,
             public: made.out_public,
             private: made.out_private,
         })
@@ -231,11 +265,12 @@ impl Live {
     pub(super) fn sign(
         &mut self,
         key: KeyHandle,
+        session: AuthSession,
         digest: Digest,
         scheme: SignatureScheme,
     ) -> Result<Signature, Fault> {
         let ticket = objects::no_ticket()?;
-        self.authorised(|context| context.sign(key, digest, scheme, ticket))
+        self.authorised_by(session, |context| context.sign(key, digest, scheme, ticket))
     }
 
     /// Whether a fault says that the input was bad. Some TPMs (libtpms 0.9) answer TPM_RC_FAILURE
@@ -244,7 +279,7 @@ impl Live {
         fault.blames_input() || (fault.is_failure() && self.context.read_public(key).is_ok())
     }
 
-    /// A command that the key's empty password authorises, with nothing secret in it.
+    /// A command that an empty password authorises, with nothing secret in it.
     pub(super) fn authorised<T>(
         &mut self,
         command: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
@@ -271,7 +306,7 @@ impl Live {
 
     /// Whether anything of ours is in the TPM's memory.
     pub(super) fn holds(&self) -> bool {
-        !self.loaded.is_empty() || self.session.is_some()
+        !self.loaded.is_empty() || self.session.is_some() || self.policy.is_some()
     }
 
     /// For how long something of ours has been there.
@@ -281,8 +316,13 @@ impl Live {
 
     /// Flushes all that is ours.
     pub(super) fn flush(&mut self) -> Result<(), Fault> {
-        self.end_session()?;
+        self.end_sessions()?;
         self.flush_some(|_| true)
+    }
+
+    /// Flushes the keys, before something that wants room for itself.
+    pub(super) fn make_way(&mut self) -> Result<(), Fault> {
+        self.make_room(0)
     }
 
     /// Flushes what is only passing through.
@@ -292,7 +332,7 @@ impl Live {
 
     /// Ends without a command to the TPM; the Names of what may still be there.
     pub(super) fn abandon(mut self) -> Vec<Vec<u8>> {
-        self.forget_session();
+        self.forget_sessions();
         let mut names = Vec::from_iter(self.loading.take());
         for one in std::mem::take(&mut self.loaded) {
             forget(&mut self.context, one.handle.into());
@@ -310,7 +350,9 @@ impl Live {
             return Ok(false);
         }
         let child = objects::template(KeyKind::EcP256, Usage::SIGN)?;
-        self.create(Parent::SRK, child).map(|_| true)
+        let password = AuthSession::Password;
+        self.create(Parent::SRK, password, child, Auth::default(), None)
+            .map(|_| true)
     }
 
     fn resident(&mut self, number: u32) -> Result<KeyHandle, Fault> {
@@ -323,12 +365,30 @@ impl Live {
         Ok(handle)
     }
 
+    /// TPM2_Load.
+    fn load(&mut self, what: What, key: &Loadable) -> Result<KeyHandle, Fault> {
+        let parent = self.parent(key.wrapped.parent)?;
+        self.loading = Some(key.name.clone());
+        let (private, public) = (key.wrapped.private.clone(), key.wrapped.public.clone());
+        let loaded = self.authorised(|context| context.load(parent, private, public))?;
+        self.keep(what, key.name.clone(), loaded);
+        if !self.managed {
+            self.flush_some(|one| one.what == What::OwnerPrimary)?;
+        }
+        Ok(loaded)
+    }
+
     fn keep(&mut self, what: What, name: Vec<u8>, handle: KeyHandle) {
         self.loading = None;
-        if self.loaded.is_empty() {
+        self.begins();
+        self.loaded.push(Loaded { what, name, handle });
+    }
+
+    /// Something of ours comes into the TPM's memory.
+    fn begins(&mut self) {
+        if !self.holds() {
             self.since = Instant::now();
         }
-        self.loaded.push(Loaded { what, name, handle });
     }
 
     /// Flushes the least recently used keys until at most `left` are there.
@@ -366,6 +426,11 @@ impl Live {
         }
         Ok(())
     }
+}
+
+/// An auth for the TPM, which takes no more than 32 bytes from keys with SHA-256 names.
+pub(super) fn auth(secret: &Secret) -> Result<Auth> {
+    ours(Auth::try_from(secret.expose()))
 }
 
 /// TPM_RC_VALUE, which TPM2_FlushContext answers for a handle that is not there.

@@ -6,13 +6,14 @@ use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::structures::{
-    EccParameter, EccPoint, EccScheme, HashScheme, HashcheckTicket, KeyDerivationFunctionScheme,
-    Public, PublicBuilder, PublicEccParameters, PublicKeyRsa, PublicParameters,
-    PublicRsaParameters, RsaExponent, RsaScheme, Signature, SignatureScheme,
-    SymmetricDefinitionObject,
+    Digest, EccParameter, EccPoint, EccScheme, HashScheme, HashcheckTicket,
+    KeyDerivationFunctionScheme, KeyedHashScheme, Public, PublicBuilder, PublicEccParameters,
+    PublicKeyRsa, PublicKeyedHashParameters, PublicParameters, PublicRsaParameters, RsaExponent,
+    RsaScheme, Signature, SignatureScheme, SymmetricDefinitionObject,
 };
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 
+use super::policy::Policy;
 use super::tss2::marshalled;
 use crate::error::{Error, Result};
 use crate::key::{Hash, KeyKind, PublicKey, Scheme, Usage};
@@ -95,7 +96,8 @@ pub(super) fn is_storage(public: &Public) -> bool {
         && has.no_da()
 }
 
-/// The template of a key: never leaves this TPM, usable without a password, any scheme.
+/// The template of a key: never leaves this TPM, any scheme, and a wrong auth counts nowhere: keys
+/// have none, or one that nobody guesses.
 pub(super) fn template(kind: KeyKind, usage: Usage) -> Result<Public> {
     let attributes = ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
@@ -121,6 +123,57 @@ pub(super) fn template(kind: KeyKind, usage: Usage) -> Result<Public> {
         _ => return Err(no_kind(kind)),
     };
     ours(builder.build())
+}
+
+/// The template of a sealed secret, which wrong auths lock as they lock everything of its kind in
+/// the TPM: usable under `policy` alone, or by its auth alone.
+pub(super) fn sealed(policy: Option<&Policy>) -> Result<Public> {
+    let attributes = ObjectAttributesBuilder::new()
+        .with_fixed_tpm(true)
+        .with_fixed_parent(true)
+        .with_user_with_auth(policy.is_none())
+        .with_admin_with_policy(policy.is_some())
+        .build();
+    let digest = policy.map(|policy| policy.0.clone()).unwrap_or_default();
+    ours(
+        PublicBuilder::new()
+            .with_public_algorithm(PublicAlgorithm::KeyedHash)
+            .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+            .with_object_attributes(ours(attributes)?)
+            .with_auth_policy(ours(Digest::try_from(digest))?)
+            .with_keyed_hash_parameters(PublicKeyedHashParameters::new(KeyedHashScheme::Null))
+            .with_keyed_hash_unique_identifier(Digest::default())
+            .build(),
+    )
+}
+
+/// Whether an object is a secret sealed so.
+pub(super) fn is_sealed(public: &Public, policy: Option<&Policy>) -> bool {
+    let Ok(Public::KeyedHash {
+        object_attributes,
+        name_hashing_algorithm,
+        auth_policy,
+        parameters,
+        ..
+    }) = sealed(policy)
+    else {
+        return false;
+    };
+    match public {
+        Public::KeyedHash {
+            object_attributes: attributes,
+            name_hashing_algorithm: hash,
+            auth_policy: policy,
+            parameters: scheme,
+            ..
+        } => {
+            *attributes == object_attributes
+                && *hash == name_hashing_algorithm
+                && *policy == auth_policy
+                && *scheme == parameters
+        }
+        _ => false,
+    }
 }
 
 /// The algorithm parameters of a kind of key, scheme left open.

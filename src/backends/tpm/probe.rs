@@ -9,6 +9,7 @@ use tss_esapi::constants::{AlgorithmIdentifier, CapabilityType, PropertyTag};
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::algorithm::AsymmetricAlgorithm;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
+use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
     Auth, CapabilityData, Digest, PrivateKeyRsa, Public, PublicKeyRsa, Sensitive,
 };
@@ -148,7 +149,7 @@ fn pss_hashes(live: &mut Live, hashes: &[Hash]) -> Result<Vec<Hash>, Fault> {
         let (scheme, len) = objects::scheme(KeyKind::Rsa2048, Scheme::RsaPss(*hash))?;
         let input = vec![0x5a; len];
         let digest = ours(Digest::try_from(input.as_slice()))?;
-        let signed = match live.sign(key, digest, scheme) {
+        let signed = match live.sign(key, AuthSession::Password, digest, scheme) {
             Ok(signed) => signed,
             Err(fault) if fault.answered() => continue,
             Err(fault) => return Err(fault),

@@ -76,6 +76,8 @@ impl EncodeValue for Flag {
 pub(super) struct Wrapped {
     /// Whose child it is.
     pub(super) parent: Parent,
+    /// Whether it is said to have an auth.
+    pub(super) has_auth: bool,
     /// Its public area.
     pub(super) public: Public,
     /// Its private area, encrypted by the TPM.
@@ -87,7 +89,7 @@ impl Wrapped {
     pub(super) fn to_blob(&self) -> Result<Blob> {
         let public = sized(&marshalled(&self.public)?)?;
         let private = sized(self.private.value())?;
-        let bytes = encode(self.parent.handle(), &public, &private)
+        let bytes = encode(self.parent.handle(), self.has_auth, &public, &private)
             .map_err(|_| Error::Internal("a TPM key does not fit into DER".into()))?;
         Ok(Blob {
             label: LABEL.to_owned(),
@@ -121,6 +123,7 @@ impl Wrapped {
         let private = unsized_part(key.private.as_bytes())?;
         Ok(Wrapped {
             parent: Parent::from_handle(key.parent)?,
+            has_auth: key.empty_auth != Some(Flag(true)),
             public,
             private: Private::try_from(private).map_err(|_| Error::BadBlob)?,
         })
@@ -147,10 +150,10 @@ pub(super) fn marshalled(public: &Public) -> Result<Vec<u8>> {
     public.marshall().map_err(|_| Error::BadBlob)
 }
 
-fn encode(parent: u32, public: &[u8], private: &[u8]) -> der::Result<Vec<u8>> {
+fn encode(parent: u32, has_auth: bool, public: &[u8], private: &[u8]) -> der::Result<Vec<u8>> {
     TpmKey {
         kind: LOADABLE_KEY,
-        empty_auth: Some(Flag(true)),
+        empty_auth: Some(Flag(!has_auth)),
         policy: None,
         secret: None,
         auth_policy: None,
@@ -187,6 +190,7 @@ mod tests {
     fn sample() -> Blob {
         Wrapped {
             parent: Parent::Persistent(0x8100_0001),
+            has_auth: false,
             public: objects::template(KeyKind::EcP256, Usage::SIGN).unwrap(),
             private: Private::try_from(vec![7; 126]).unwrap(),
         }
