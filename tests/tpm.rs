@@ -108,35 +108,12 @@ fn from_pem(text: &str) -> Blob {
     }
 }
 
-/// Puts a storage key at 0x81000001, as provisioning does.
-fn provision(swtpm: &Swtpm) {
-    swtpm.tool(
-        "tpm2_createprimary",
-        &[
-            "-C",
-            "o",
-            "-G",
-            "ecc",
-            "-a",
-            "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt",
-            "-c",
-            "srk.ctx",
-            "-Q",
-        ],
-    );
-    swtpm.tool(
-        "tpm2_evictcontrol",
-        &["-C", "o", "-c", "srk.ctx", "0x81000001", "-Q"],
-    );
-    swtpm.tool("tpm2_flushcontext", &["-t"]);
-}
-
 #[test]
 fn every_capability_works_and_leaves_nothing() {
     let swtpm = Swtpm::start();
     for provisioned in [false, true] {
         if provisioned {
-            provision(&swtpm);
+            swtpm.provision();
         }
         let provider = create(&swtpm.tcti());
         let capabilities = provider.capabilities().unwrap();
@@ -218,7 +195,7 @@ fn secrets_do_not_cross_the_bus() {
     let swtpm = Swtpm::start();
     for provisioned in [false, true] {
         if provisioned {
-            provision(&swtpm);
+            swtpm.provision();
         }
         let proxy = Proxy::before(&swtpm);
         let provider = create(&proxy.tcti());
@@ -276,7 +253,7 @@ const GENERATOR: [[u8; 32]; 2] = [
 #[test]
 fn a_storage_key_that_belies_its_name_is_not_salted_to() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let proxy = Proxy::before(&swtpm);
     let (new, binding) = {
         let provider = create(&swtpm.tcti());
@@ -346,7 +323,7 @@ fn a_signature_in_a_row_is_one_command() {
     for provisioned in [false, true] {
         let swtpm = Swtpm::start();
         if provisioned {
-            provision(&swtpm);
+            swtpm.provision();
         }
         let proxy = Proxy::before(&swtpm);
         let provider = create(&proxy.tcti());
@@ -371,7 +348,7 @@ fn a_signature_in_a_row_is_one_command() {
 #[test]
 fn two_keys_stay_loaded() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let proxy = Proxy::before(&swtpm);
     let provider = create(&proxy.tcti());
     let keys: Vec<_> = (0..2).map(|_| ec(&*provider)).collect();
@@ -429,7 +406,7 @@ fn one_process_signs_in_a_row() {
 fn processes(count: usize, provisioned: bool) {
     let swtpm = Swtpm::start();
     if provisioned {
-        provision(&swtpm);
+        swtpm.provision();
     }
     let start = || {
         tpm::clean(std::env::current_exe().unwrap())
@@ -460,7 +437,7 @@ fn four_processes_take_turns() {
 #[test]
 fn threads_share_the_device() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let provider = create(&swtpm.tcti());
     let keys: Vec<_> = (0..4).map(|_| ec(&*provider)).collect();
     thread::scope(|scope| {
@@ -482,7 +459,7 @@ fn a_killed_and_restarted_tpm_is_found_again() {
     for provisioned in [false, true] {
         let mut swtpm = Swtpm::start();
         if provisioned {
-            provision(&swtpm);
+            swtpm.provision();
         }
         let provider = create(&swtpm.tcti());
         let (new, key) = ec(&*provider);
@@ -523,7 +500,7 @@ fn another_tpm_is_noticed() {
     for provisioned in [false, true] {
         let mut swtpm = Swtpm::start();
         if provisioned {
-            provision(&swtpm);
+            swtpm.provision();
         }
         let provider = create(&swtpm.tcti());
         let binding = provider.info().unwrap().binding;
@@ -542,7 +519,7 @@ fn another_tpm_is_noticed() {
         let made = bound.generate(KeyKind::EcP256, Usage::SIGN, &KeyAuth::None);
         assert!(matches!(made, Err(Error::OtherDevice { .. })));
         if provisioned {
-            provision(&swtpm);
+            swtpm.provision();
             assert!(matches!(
                 signs(&*other, &new.public),
                 Err(Error::OtherDevice { .. })
@@ -560,7 +537,7 @@ fn serials_tell_tpms_apart_and_stay() {
     swtpm.run();
     let after = create(&swtpm.tcti()).info().unwrap();
     assert_eq!(before, after);
-    provision(&swtpm);
+    swtpm.provision();
     let provisioned = create(&swtpm.tcti()).info().unwrap();
     assert_eq!(before.serial, provisioned.serial);
     assert!(provisioned.binding.unwrap().starts_with("81000001:000b"));
@@ -685,7 +662,7 @@ fn tpm2_openssl_uses_our_keys() {
     for provisioned in [false, true] {
         let swtpm = Swtpm::start();
         if provisioned {
-            provision(&swtpm);
+            swtpm.provision();
         }
         let provider = create(&swtpm.tcti());
         for (kind, usage) in [
@@ -758,7 +735,7 @@ fn adopts(swtpm: &Swtpm, file: &str, usage: Usage) {
 #[test]
 fn keys_of_tpm2_openssl_are_adopted() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let algorithms = [
         "EC -pkeyopt group:P-256",
         "EC -pkeyopt group:P-384",
@@ -780,7 +757,7 @@ fn keys_of_tpm2_openssl_are_adopted() {
 #[test]
 fn keys_of_tpm2_tools_are_adopted() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let tool =
         |name: &str, arguments: &str| swtpm.tool(name, &arguments.split(' ').collect::<Vec<_>>());
     tool(
@@ -816,7 +793,7 @@ fn keys_with_a_password_are_not_adopted() {
 #[test]
 fn every_code_at_every_command_heals() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let proxy = Proxy::before(&swtpm);
     let provider = create(&proxy.tcti());
     let (new, key) = ec(&*provider);
@@ -850,7 +827,7 @@ fn every_code_at_every_command_heals() {
 #[test]
 fn what_can_heal_is_not_seen() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let proxy = Proxy::before(&swtpm);
     let provider = create(&proxy.tcti());
     let (new, key) = ec(&*provider);
@@ -1020,7 +997,7 @@ fn a_slow_tpm_is_waited_for() {
 #[test]
 fn flushed_by_others() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let provider = create(&swtpm.tcti());
     let (new, key) = ec(&*provider);
     for _ in 0..20 {
@@ -1067,7 +1044,7 @@ fn killed_processes_leave_no_wedge() {
     for provisioned in [true, false] {
         let swtpm = Swtpm::start();
         if provisioned {
-            provision(&swtpm);
+            swtpm.provision();
         }
         let provider = create(&swtpm.tcti());
         let binding = provider.info().unwrap().binding.unwrap();
@@ -1101,7 +1078,7 @@ fn killed_processes_leave_no_wedge() {
 #[test]
 fn strangers_are_not_evicted() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let provider = create(&swtpm.tcti());
     let (new, key) = ec(&*provider);
     for _ in 0..3 {
@@ -1121,7 +1098,7 @@ fn strangers_are_not_evicted() {
 #[test]
 fn a_full_tpm_is_waited_for() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let provider = create(&swtpm.tcti());
     let (new, key) = ec(&*provider);
     for _ in 0..3 {
@@ -1139,7 +1116,7 @@ fn a_full_tpm_is_waited_for() {
 #[test]
 fn generating_creates_once() {
     let swtpm = Swtpm::start();
-    provision(&swtpm);
+    swtpm.provision();
     let proxy = Proxy::before(&swtpm);
     let provider = create(&proxy.tcti());
     proxy.take();
@@ -1159,7 +1136,7 @@ fn an_owner_password_is_named() {
         .to_string();
     assert!(refused.contains("tpm2_evictcontrol"), "{refused}");
     swtpm.tool("tpm2_changeauth", &["-c", "o", "-p", "abc"]);
-    provision(&swtpm);
+    swtpm.provision();
     swtpm.tool("tpm2_changeauth", &["-c", "o", "abc"]);
     swtpm.tool("tpm2_changeauth", &["-c", "e", "abc"]);
     let provider = create(&swtpm.tcti());

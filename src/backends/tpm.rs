@@ -14,6 +14,7 @@ mod errors;
 mod link;
 mod live;
 mod objects;
+mod options;
 mod pin;
 mod policy;
 mod probe;
@@ -21,8 +22,6 @@ mod seal;
 mod tcti;
 mod tss2;
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,11 +30,9 @@ use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{Auth, Data, Digest, HashScheme, PublicKeyRsa, RsaDecryptionScheme};
 
 use crate::error::{Error, Result};
-use crate::files::Dir;
 use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
 use crate::provider::{
-    BackEnd, Blob, Capability, Key, KeyAuth, NewKey, Place, Provider, ProviderInfo, Sealing,
-    Settings, Tries,
+    BackEnd, Blob, Capability, Key, KeyAuth, NewKey, Place, Provider, ProviderInfo, Sealing, Tries,
 };
 use crate::secret::Secret;
 
@@ -44,9 +41,9 @@ use errors::Fault;
 use link::Binding;
 use live::{Hides, Loadable};
 use objects::{ours, padded};
-use pin::{Guard, Pin};
+use options::Options;
+use pin::Pin;
 use seal::Sealed;
-use tcti::Tcti;
 use tss2::Wrapped;
 
 /// The TPM 2.0 back end, as front ends register it.
@@ -84,62 +81,6 @@ pub const BACK_END: BackEnd = BackEnd {
 const GENERATE_AT_LEAST: Duration = Duration::from_secs(180);
 /// Length of a key's auth in bytes.
 const KEY_AUTH_LEN: usize = 32;
-
-#[derive(Debug)]
-struct Options {
-    tcti: Tcti,
-    timeout: Duration,
-    guard: Guard,
-    owner_auth_file: Option<PathBuf>,
-}
-
-impl Options {
-    fn read(settings: &Settings) -> Result<Self> {
-        let setting = |name| settings.get(name).map(String::as_str);
-        let seconds = match setting("timeout") {
-            None => 30,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|seconds| (1..=600).contains(seconds))
-                .ok_or_else(|| Error::input(format!("timeout = {text:?}: use 1 to 600 seconds")))?,
-        };
-        Ok(Options {
-            tcti: Tcti::parse(setting("tcti").unwrap_or(tcti::DEFAULT))?,
-            timeout: Duration::from_secs(seconds),
-            guard: setting("pin_guard").map_or(Ok(Guard::Nv), Guard::parse)?,
-            owner_auth_file: setting("owner_auth_file").map(file).transpose()?,
-        })
-    }
-
-    /// The owner's password: the file's first line.
-    fn owner(&self) -> Result<Option<Secret>> {
-        let Some(path) = &self.owner_auth_file else {
-            return Ok(None);
-        };
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str))
-        else {
-            return Err(bad_file(path));
-        };
-        let mut password = Dir::open(dir)?.read_secret(name)?;
-        let end = password.expose().iter().position(|byte| *byte == b'\n');
-        password.truncate(end.unwrap_or(password.len()));
-        Ok(Some(password))
-    }
-}
-
-fn file(setting: &str) -> Result<PathBuf> {
-    let path = PathBuf::from(setting);
-    match path.is_absolute() && path.file_name().is_some() {
-        true => Ok(path),
-        false => Err(bad_file(&path)),
-    }
-}
-
-fn bad_file(path: &Path) -> Error {
-    let path = path.display();
-    Error::input(format!("owner_auth_file = {path}: use an absolute path"))
-}
 
 fn create(place: &Place<'_>) -> Result<Arc<dyn Provider>> {
     let provider = Tpm::new(place)?;

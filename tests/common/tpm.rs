@@ -131,6 +131,32 @@ impl Swtpm {
             .unwrap()
     }
 
+    /// Puts a storage key at 0x81000001, as provisioning does.
+    pub(crate) fn provision(&self) {
+        let attributes =
+            "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
+        let primary = [
+            "-C", "o", "-G", "ecc", "-a", attributes, "-c", "srk.ctx", "-Q",
+        ];
+        self.tool("tpm2_createprimary", &primary);
+        let keep = ["-C", "o", "-c", "srk.ctx", "0x81000001", "-Q"];
+        self.tool("tpm2_evictcontrol", &keep);
+        self.tool("tpm2_flushcontext", &["-t"]);
+    }
+
+    /// A power cut, and the next start.
+    pub(crate) fn power_cut(&mut self) {
+        self.kill();
+        self.run();
+    }
+
+    /// Sends a command as it stands and gives what the TPM answers.
+    pub(crate) fn raw(&self, command: &[u8]) -> Vec<u8> {
+        let mut tpm = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        tpm.write_all(command).unwrap();
+        message(&mut tpm).unwrap()
+    }
+
     /// A directory for the test's files.
     pub(crate) fn dir(&self) -> &Path {
         self.state.path()

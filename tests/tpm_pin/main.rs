@@ -8,14 +8,21 @@
     reason = "what cannot go on has failed"
 )]
 
-#[path = "common/tpm.rs"]
+mod attacks;
+mod bus;
+mod guards;
+mod power;
+
+#[path = "../common/tpm.rs"]
 mod tpm;
 
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use devkey::Error;
 use devkey::backends::tpm::BACK_END;
-use devkey::provider::{Blob, KeyAuth, Place, Provider, Settings, Tries};
+use devkey::key::{Hash, Scheme};
+use devkey::provider::{Blob, Key, KeyAuth, NewKey, Place, Provider, Settings, Tries};
 use devkey::secret::Secret;
 
 use tpm::Swtpm;
@@ -101,6 +108,33 @@ fn property(swtpm: &Swtpm, name: &str) -> u32 {
 
 fn lockouts(swtpm: &Swtpm) -> u32 {
     property(swtpm, "TPM2_PT_LOCKOUT_COUNTER")
+}
+
+fn signs(key: &dyn Key, new: &NewKey) -> devkey::Result<()> {
+    let digest = Hash::Sha256.digest(b"hello");
+    let signature = key.sign(Scheme::Ecdsa, &digest)?;
+    new.public.verify(Scheme::Ecdsa, &digest, &signature)
+}
+
+/// What a stretched PIN proves itself to.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Counter,
+    Object,
+}
+
+impl Part {
+    const ALL: [Part; 2] = [Part::Counter, Part::Object];
+
+    /// The auth that follows from [`pin`] for it.
+    fn auth(self, byte: u8) -> Vec<u8> {
+        let what: &[u8] = match self {
+            Part::Counter => b"devkey tpm pin counter",
+            Part::Object => b"devkey tpm sealed secret",
+        };
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &[byte; 32]);
+        hmac::sign(&key, what).as_ref().to_vec()
+    }
 }
 
 /// Right PINs open, wrong ones cost exactly one try on the token's own counter.

@@ -1,0 +1,1 @@
+//! What counts: the token's own counter, or where that is not to be had, the whole TPM.
