@@ -38,6 +38,15 @@ pub(super) enum Remedy {
     Nothing,
 }
 
+/// What fills a TPM's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crowded {
+    /// Transient objects.
+    Objects,
+    /// Loaded sessions.
+    Sessions,
+}
+
 impl From<tss_esapi::Error> for Fault {
     fn from(error: tss_esapi::Error) -> Self {
         match error {
@@ -116,9 +125,14 @@ impl Fault {
         matches!(self, Fault::Code(code) if Code(*code).tpm().is_some_and(|tpm| tpm & 0xc0 == 0xc0))
     }
 
-    /// Whether the answer is TPM_RC_OBJECT_MEMORY: there is no room for another object.
-    pub(super) fn is_crowded(&self) -> bool {
-        matches!(self, Fault::Code(code) if Code(*code).tpm() == Some(0x902))
+    /// Of what there is no room for another one, where the answer is TPM_RC_OBJECT_MEMORY or
+    /// TPM_RC_SESSION_MEMORY.
+    pub(super) fn crowd(&self) -> Option<Crowded> {
+        match self.code() {
+            Some(0x902) => Some(Crowded::Objects),
+            Some(0x903) => Some(Crowded::Sessions),
+            _ => None,
+        }
     }
 
     /// Whether the answer is TPM_RC_FAILURE.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use base16ct::lower as hex;
 
-use super::errors::{Fault, Remedy};
+use super::errors::{Crowded, Fault, Remedy};
 use super::live::{Live, Resident};
 use super::objects::Parent;
 use super::tcti::Tcti;
@@ -85,10 +85,10 @@ impl Link {
                 }
                 Remedy::Room if patient => {
                     self.release();
-                    if fault.is_crowded()
+                    if let Some(crowded) = fault.crowd()
                         && began.elapsed() > self.tcti.tenure().held.unwrap_or(PATIENCE)
                     {
-                        self.evict(&mut crowd);
+                        self.evict(&mut crowd, crowded);
                     }
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -168,7 +168,10 @@ impl Link {
     /// devkey that was only stopped loads its key again. Another program that holds a key of the
     /// same parent and kind for so long loses it, as to `tpm2_flushcontext -t`, which would be the
     /// other remedy.
-    fn evict(&mut self, crowd: &mut Crowd) {
+    ///
+    /// A session has no Name: one goes that has been at the same handle. Without a resource manager
+    /// nobody keeps sessions loaded for so long, but who died.
+    fn evict(&mut self, crowd: &mut Crowd, crowded: Crowded) {
         let Some(binding) = &self.binding else {
             return;
         };
@@ -183,7 +186,7 @@ impl Link {
             return;
         };
         *crowd = match std::mem::replace(crowd, Crowd::NotSeen) {
-            Crowd::NotSeen => Crowd::Since(Instant::now(), live.residents(binding)),
+            Crowd::NotSeen => Crowd::Since(Instant::now(), live.residents(binding, crowded)),
             Crowd::Since(_, residents) => {
                 log::warn!("{}: flushing what was left behind", self.tcti);
                 live.evict(binding, &residents);

@@ -66,10 +66,18 @@ impl Live {
         let gone = self.as_owner(owner, session, |context| {
             context.nv_undefine_space(Provision::Owner, index)
         });
-        if gone.is_err() {
+        gone.map_err(|fault| {
             self.close(index);
-        }
-        gone
+            match fault.is_auth() {
+                true => Error::unsupported(format!(
+                    "deleting NV index {:#010x} in a TPM whose owner has a password that is not \
+                     given, or is another one; give it by --set owner_auth_file=FILE",
+                    counter.handle()
+                ))
+                .into(),
+                false => fault,
+            }
+        })
     }
 
     /// The same, where something else has failed already.
