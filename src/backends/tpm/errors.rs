@@ -15,8 +15,8 @@ pub(super) enum Fault {
     Code(u32),
     /// The result was not what this key would have given.
     Wrong,
-    /// The key has another auth.
-    WrongAuth,
+    /// The record is another's, or was changed: the TPM takes neither the blob nor the auth.
+    Foreign,
     /// Nothing was heard of a command that may have cost a try: it is not sent again.
     Lost(u32),
     /// No further attempt helps.
@@ -69,7 +69,7 @@ impl Fault {
         match self {
             Fault::Final(_) => Remedy::Nothing,
             // A handle may have become another's, which has another auth.
-            Fault::Wrong | Fault::WrongAuth => Remedy::Rebuild,
+            Fault::Wrong | Fault::Foreign => Remedy::Rebuild,
             Fault::Lost(_) => Remedy::Leave,
             Fault::Code(code) => match Code(*code).tpm() {
                 None => Remedy::Rebuild,
@@ -115,7 +115,7 @@ impl Fault {
     /// Whether the TPM itself answered, with an error that another attempt would not change.
     pub(super) fn answered(&self) -> bool {
         match self {
-            Fault::WrongAuth => true,
+            Fault::Foreign => true,
             fault => fault.code().is_some_and(|tpm| tpm & 0x80 != 0),
         }
     }
@@ -145,7 +145,7 @@ impl Fault {
         match self {
             Fault::Final(error) => error,
             Fault::Wrong => tcti.failed("the answer does not fit the key"),
-            Fault::WrongAuth => Error::BadBlob,
+            Fault::Foreign => Error::BadBlob,
             Fault::Code(code) | Fault::Lost(code) => Code(code).into_error(tcti),
         }
     }

@@ -60,7 +60,7 @@ impl Loadable {
     /// record's fault.
     pub(super) fn blame(&self, fault: Fault) -> Fault {
         match self.auth.is_some() && fault.is_auth() {
-            true => Fault::WrongAuth,
+            true => Fault::Foreign,
             false => fault,
         }
     }
@@ -271,7 +271,11 @@ impl Live {
         let parent = self.parent(key.wrapped.parent)?;
         self.loading = Some(key.name.clone());
         let (private, public) = (key.wrapped.private.clone(), key.wrapped.public.clone());
-        let loaded = self.authorised(|context| context.load(parent, private, public))?;
+        let loaded = self.authorised(|context| context.load(parent, private, public));
+        let loaded = loaded.map_err(|fault| match fault.blames_input() {
+            true => Fault::Foreign,
+            false => fault,
+        })?;
         self.keep(what, key.name.clone(), loaded);
         if !self.managed {
             self.flush_some(|one| one.what == What::OwnerPrimary)?;
