@@ -50,6 +50,7 @@ macro_rules! back_ends {
                     what_is_no_ciphertext_is_refused
                     auth_is_wanted
                     secrets_are_sealed
+                    wrong_auths_are_counted
                     a_changed_seal_is_refused
                     blobs_of_keys_and_of_secrets_are_not_mixed_up
                     a_changed_blob_is_refused

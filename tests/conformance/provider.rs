@@ -90,11 +90,9 @@ pub(crate) fn nothing_private_is_printed(fresh: Fresh) {
     let secret = Secret::random(32).unwrap();
     let auth = KeyAuth::Secret(Secret::new(secret.expose().to_vec()));
     let mut printed = format!("{:?} {auth:?} {secret:?}", made.provider);
-    if let Some(sealed) = made.sealed(&secret) {
-        printed += &format!(
-            "{sealed:?} {:?}",
-            made.provider.unseal(&sealed, &KeyAuth::None)
-        );
+    for with in made.seals() {
+        let sealed = made.sealed(&secret, &with);
+        printed += &format!("{sealed:?} {:?}", made.provider.unseal(&sealed, &with));
     }
     for capability in made.quick() {
         let new = made

@@ -66,7 +66,6 @@ fn a_signature_with_a_pin_is_one_command() {
         let others = commands.iter().filter(|code| **code != SIGN).count();
         assert_eq!(commands.len() - others, 100);
         assert!(others <= 7 * turns, "{commands:x?}");
-        println!("{others} others in {turns} turns");
         drop(key);
 
         let secret = Secret::random(32).unwrap();
@@ -80,7 +79,6 @@ fn a_signature_with_a_pin_is_one_command() {
         let wrong = proxy.take();
         provider.tries(&blob).unwrap();
         let asked = proxy.take();
-        println!("seal {sealing:x?}\nunseal {login:x?}\nwrong {wrong:x?}\ntries {asked:x?}");
         let limits = [(sealing, 40), (login, 16), (wrong, 18), (asked, 6)];
         for (commands, most) in limits {
             assert!(commands.len() <= most, "{most} < {commands:x?}");

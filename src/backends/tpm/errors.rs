@@ -30,8 +30,10 @@ pub(super) enum Remedy {
     Again,
     /// The TPM's memory is full: flush what is ours, then wait for others.
     Room,
-    /// The connection or a handle is gone: begin anew, once.
+    /// The connection or a handle is gone: begin anew.
     Rebuild,
+    /// A handle may have become another's, which is seldom so: begin anew, once.
+    Once,
     /// The connection is gone: leave it.
     Leave,
     /// None.
@@ -68,8 +70,8 @@ impl Fault {
     pub(super) fn remedy(&self) -> Remedy {
         match self {
             Fault::Final(_) => Remedy::Nothing,
-            // A handle may have become another's, which has another auth.
-            Fault::Wrong | Fault::Foreign => Remedy::Rebuild,
+            Fault::Wrong => Remedy::Rebuild,
+            Fault::Foreign => Remedy::Once,
             Fault::Lost(_) => Remedy::Leave,
             Fault::Code(code) => match Code(*code).tpm() {
                 None => Remedy::Rebuild,

@@ -69,6 +69,7 @@ impl Link {
     ) -> Result<T> {
         let began = Instant::now();
         let mut rebuilds = 0..if self.tcti.managed() { 1 } else { 3 };
+        let mut once = 0..1;
         let mut pause = Duration::from_millis(1);
         let mut crowd = Crowd::NotSeen;
         loop {
@@ -93,7 +94,8 @@ impl Link {
                     thread::sleep(Duration::from_millis(1));
                 }
                 Remedy::Rebuild if rebuilds.next().is_some() => self.abandon(&fault),
-                Remedy::Rebuild | Remedy::Leave => {
+                Remedy::Once if once.next().is_some() => self.abandon(&fault),
+                Remedy::Rebuild | Remedy::Once | Remedy::Leave => {
                     self.abandon(&fault);
                     return Err(fault.into_error(&self.tcti));
                 }

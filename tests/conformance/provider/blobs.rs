@@ -6,12 +6,12 @@ use devkey::secret::Secret;
 
 use super::made::*;
 
-/// Seen to fail with root alone in the place of root ‖ auth in material.rs.
+/// Seen to fail with root alone in the place of root ‖ auth in material.rs. On a TPM, with the auth
+/// not set again in `Live::key` where the key is still loaded, and with `takes` true in `Tpm::open`.
 pub(crate) fn auth_is_wanted(fresh: Fresh) {
     let made = Made::on(fresh());
     for capability in made.quick() {
         let usage = capability.usage;
-        let auth = |byte| KeyAuth::Secret(Secret::new(vec![byte; 32]));
         let Some(new) = made.guarded(&capability, &auth(1)) else {
             continue;
         };
@@ -35,66 +35,119 @@ pub(crate) fn auth_is_wanted(fresh: Fresh) {
     }
 }
 
-/// Seen to fail with the secret appended to what `Material::wrap` gives.
+/// Seen to fail with the secret appended to what `Material::wrap` gives. On a TPM, for the auth, with
+/// `Pin::new(&Secret::new(vec![1; 32]))` in `Tpm::unseal`.
 pub(crate) fn secrets_are_sealed(fresh: Fresh) {
     let made = Made::on(fresh());
     let secret = Secret::random(32).unwrap();
-    let Some(sealed) = made.sealed(&secret) else {
-        return;
-    };
-    let shown = made.reopened().unseal(&sealed, &KeyAuth::None).unwrap();
-    assert_eq!(shown.expose(), secret.expose());
-    assert!(
-        !holds(&sealed.bytes, secret.expose()),
-        "sealed in the clear"
-    );
-    let again = made.sealed(&secret).unwrap();
-    assert_ne!(sealed.bytes, again.bytes);
+    for with in made.seals() {
+        let sealed = made.sealed(&secret, &with);
+        let shown = made.reopened().unseal(&sealed, &with).unwrap();
+        assert_eq!(shown.expose(), secret.expose());
+        assert!(
+            !holds(&sealed.bytes, secret.expose()),
+            "sealed in the clear"
+        );
+        let again = made.sealed(&secret, &with);
+        assert_ne!(sealed.bytes, again.bytes);
+        made.refuses_auth(&sealed, &auth(2), TRIES - 1);
+        let other = match with {
+            KeyAuth::None => auth(1),
+            KeyAuth::Secret(_) => KeyAuth::None,
+        };
+        // One for none, or none for one: no try, also where a wrong one is.
+        let refused = made.provider.unseal(&sealed, &other);
+        assert!(matches!(refused, Err(Error::BadBlob)), "{refused:?}");
+        made.provider.unseal(&sealed, &with).unwrap();
+    }
 }
 
-/// Seen to fail with `unwrap` in material.rs passing the ciphertext where the tag is wrong.
+/// Counted are wrong auths in a row, each once, by the device and not by who has it open. Seen to
+/// fail, on a TPM, with `limit` + 1 in `Live::write_once`, and with `count` given back as 0 by
+/// `Live::read`.
+pub(crate) fn wrong_auths_are_counted(fresh: Fresh) {
+    let made = Made::on(fresh());
+    let secret = Secret::random(32).unwrap();
+    for with in made.seals() {
+        let sealed = made.sealed(&secret, &with);
+        let tries = || made.reopened().tries(&sealed).unwrap();
+        if !made.counts() {
+            assert_eq!(tries(), None);
+            continue;
+        }
+        let left = || tries().unwrap().left;
+        assert_eq!(tries().unwrap().of, TRIES);
+        for round in [TRIES - 1, TRIES] {
+            assert_eq!(left(), TRIES);
+            for wrong in 1..=round {
+                made.refuses_auth(&sealed, &auth(2), TRIES - wrong);
+                assert_eq!(left(), TRIES - wrong);
+            }
+            if round < TRIES {
+                made.reopened().unseal(&sealed, &with).unwrap();
+            }
+        }
+        for auth in [&with, &auth(2)] {
+            let locked = made.reopened().unseal(&sealed, auth);
+            assert!(matches!(locked, Err(Error::PinLocked)), "{locked:?}");
+        }
+        // Another seal of the same secret is another lock.
+        let again = made.sealed(&secret, &with);
+        made.provider.forget(&sealed).unwrap();
+        let shown = made.provider.unseal(&again, &with).unwrap();
+        assert_eq!(shown.expose(), secret.expose());
+    }
+}
+
+/// Seen to fail with `unwrap` in material.rs passing the ciphertext where the tag is wrong. On a
+/// TPM, for the try that it costs, with the object loaded after the counter was asked in `counted`.
 pub(crate) fn a_changed_seal_is_refused(fresh: Fresh) {
     let made = Made::on(fresh());
     let secret = Secret::random(32).unwrap();
-    let Some(sealed) = made.sealed(&secret) else {
-        return;
-    };
-    for changed in changes(&sealed) {
-        assert!(made.provider.unseal(&changed, &KeyAuth::None).is_err());
+    for with in made.seals() {
+        let sealed = made.sealed(&secret, &with);
+        for changed in changes(&sealed) {
+            assert!(made.provider.unseal(&changed, &with).is_err());
+        }
+        let mut last = sealed.clone();
+        *last.bytes.last_mut().unwrap() ^= 1;
+        for auth in [&with, &auth(2)] {
+            let refused = made.provider.unseal(&last, auth);
+            assert!(matches!(refused, Err(Error::BadBlob)), "{refused:?}");
+        }
+        let other = Made::on(fresh());
+        refuses_blob(other.provider.unseal(&sealed, &with));
+        let tries = made.provider.tries(&sealed).unwrap();
+        assert!(tries.is_none_or(|tries| tries.left == TRIES));
+        made.provider.unseal(&sealed, &with).unwrap();
     }
-    let mut last = sealed.clone();
-    *last.bytes.last_mut().unwrap() ^= 1;
-    let refused = made.provider.unseal(&last, &KeyAuth::None);
-    assert!(matches!(refused, Err(Error::BadBlob)), "{refused:?}");
-    let other = Made::on(fresh());
-    refuses_blob(other.provider.unseal(&sealed, &KeyAuth::None));
 }
 
 /// Label, type, derivation and AAD each suffice. Seen to fail with all of them gone: neither label
 /// nor type compared in header.rs, and `unwrap` in material.rs passing what does not authenticate.
 pub(crate) fn blobs_of_keys_and_of_secrets_are_not_mixed_up(fresh: Fresh) {
     let made = Made::on(fresh());
-    let Some(sealed) = made.sealed(&Secret::random(32).unwrap()) else {
-        return;
-    };
-    for capability in made.quick() {
-        let new = made.key(capability.kind, capability.usage);
-        refuses_blob(made.provider.unseal(&new.blob, &KeyAuth::None));
-        let relabelled = Blob {
-            label: sealed.label.clone(),
-            ..new.blob.clone()
-        };
-        refuses_blob(made.provider.unseal(&relabelled, &KeyAuth::None));
-        for label in [&sealed.label, &new.blob.label] {
-            let blob = Blob {
-                label: label.clone(),
-                bytes: sealed.bytes.clone(),
+    for with in made.seals() {
+        let sealed = made.sealed(&Secret::random(32).unwrap(), &with);
+        for capability in made.quick() {
+            let new = made.key(capability.kind, capability.usage);
+            refuses_blob(made.provider.unseal(&new.blob, &with));
+            let relabelled = Blob {
+                label: sealed.label.clone(),
+                ..new.blob.clone()
             };
-            let taken = NewKey {
-                blob,
-                public: new.public.clone(),
-            };
-            refuses_blob(made.used(&taken, capability.usage));
+            refuses_blob(made.provider.unseal(&relabelled, &with));
+            for label in [&sealed.label, &new.blob.label] {
+                let blob = Blob {
+                    label: label.clone(),
+                    bytes: sealed.bytes.clone(),
+                };
+                let taken = NewKey {
+                    blob,
+                    public: new.public.clone(),
+                };
+                refuses_blob(made.used(&taken, capability.usage));
+            }
         }
     }
 }

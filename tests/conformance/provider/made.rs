@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use devkey::Error;
 use devkey::key::{DecryptScheme, Hash, KeyKind, PublicKey, Scheme, Usage, ecdsa_input};
-use devkey::provider::{Blob, Capability, Key, KeyAuth, NewKey, Provider};
+use devkey::provider::{Blob, Capability, Key, KeyAuth, NewKey, Provider, Sealing};
 use devkey::secret::Secret;
 
 use crate::device::Device;
@@ -17,6 +17,8 @@ pub(crate) type Fresh = fn() -> Device;
 pub(crate) const THREADS: usize = 8;
 /// Changed bits tried in a blob, spread over all of it.
 pub(crate) const FLIPS: usize = 600;
+/// Wrong auths that lock a sealed secret, where the device counts them.
+pub(crate) const TRIES: u32 = 3;
 
 /// The uses of a key that does nothing, and of those that do one thing.
 pub(crate) const NOTHING: Usage = Usage {
@@ -114,13 +116,49 @@ impl Made {
         used(&*self.provider, new, usage)
     }
 
-    /// The sealed secret, or `None` where the device says that it does not seal.
-    pub(crate) fn sealed(&self, secret: &Secret) -> Option<Blob> {
-        match self.provider.seal(secret, &KeyAuth::None, 0) {
-            Err(Error::Unsupported(_)) => None,
-            sealed => Some(sealed.unwrap()),
+    /// The auths under which the device seals. That it does not under others is asserted here.
+    pub(crate) fn seals(&self) -> Vec<KeyAuth> {
+        let all = [KeyAuth::None, auth(1)];
+        let wanted = match self.provider.sealing() {
+            Sealing::Never => [false, false],
+            Sealing::UnderAuth => [false, true],
+            Sealing::Freely => [true, true],
+        };
+        let mut seals = Vec::new();
+        for (auth, wanted) in all.into_iter().zip(wanted) {
+            let sealed = self.provider.seal(&Secret::new(vec![7; 32]), &auth, TRIES);
+            match wanted {
+                true => seals.push(auth),
+                false => assert!(matches!(sealed, Err(Error::Unsupported(_))), "{sealed:?}"),
+            }
+        }
+        seals
+    }
+
+    /// Whether the device counts wrong auths.
+    pub(crate) fn counts(&self) -> bool {
+        self.provider.sealing() == Sealing::UnderAuth
+    }
+
+    /// A sealed secret.
+    pub(crate) fn sealed(&self, secret: &Secret, auth: &KeyAuth) -> Blob {
+        self.provider.seal(secret, auth, TRIES).unwrap()
+    }
+
+    /// A wrong auth is refused, and where the device counts, as one.
+    pub(crate) fn refuses_auth(&self, sealed: &Blob, auth: &KeyAuth, left: u32) {
+        let refused = self.provider.unseal(sealed, auth);
+        match (self.counts(), refused) {
+            (true, Err(Error::WrongPin { tries_left })) => assert_eq!(tries_left, Some(left)),
+            (false, Err(Error::BadBlob)) => {}
+            (_, other) => panic!("{other:?}"),
         }
     }
+}
+
+/// An auth of 32 times this byte.
+pub(crate) fn auth(byte: u8) -> KeyAuth {
+    KeyAuth::Secret(Secret::new(vec![byte; 32]))
 }
 
 pub(crate) fn open(
