@@ -8,6 +8,7 @@ use devkey::Error;
 
 use crate::failure::{Failure, Result};
 use crate::output::{Answer, Outcome};
+use crate::tokens::Tokens;
 
 /// Path of the module, where the build names one.
 const MODULE: Option<&str> = option_env!("DEVKEY_MODULE_PATH");
@@ -46,7 +47,10 @@ pub(crate) fn run(command: &Command) -> Outcome {
     })?;
     // It fails where the module was not loaded, which is fine.
     reached(&ssh_add("-e", &module)?)?;
-    let added = ssh_add("-s", &module)?;
+    let added = match wants_pin()? {
+        true => ssh_add_asking(&module)?,
+        false => ssh_add("-s", &module)?,
+    };
     match added.status.success() {
         true => Ok(
             Answer::text(format!("loaded {} into ssh-agent", module.display()))
@@ -66,20 +70,32 @@ fn default_module() -> PathBuf {
     MODULE.map_or_else(installed, str::to_owned).into()
 }
 
+/// Whether one of the tokens has a PIN, for which ssh-add is to ask.
+fn wants_pin() -> Result<bool> {
+    let (open, _) = Tokens::load()?.open_all();
+    Ok(open.iter().any(|(_, token)| token.store().token().pin))
+}
+
 /// Runs ssh-add with an empty answer to its question for a PIN.
 ///
 /// ssh-add asks on the terminal wherever it finds one, unless an askpass program is forced on it;
 /// true(1) is one that answers nothing.
 fn ssh_add(option: &str, module: &Path) -> Result<Output> {
-    let run = Process::new("ssh-add")
-        .arg(option)
-        .arg(module)
-        .env("SSH_ASKPASS", "/bin/true")
+    let mut run = Process::new("ssh-add");
+    run.env("SSH_ASKPASS", "/bin/true")
         .env("SSH_ASKPASS_REQUIRE", "force")
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output();
-    run.map_err(|e| {
+        .stdin(Stdio::null());
+    ended(run.arg(option).arg(module))
+}
+
+/// Adds the module and lets ssh-add ask for the PIN: it offers what it is told to the agent alone.
+fn ssh_add_asking(module: &Path) -> Result<Output> {
+    let mut run = Process::new("ssh-add");
+    ended(run.arg("-s").arg(module).stdin(Stdio::inherit()))
+}
+
+fn ended(run: &mut Process) -> Result<Output> {
+    run.env("LC_ALL", "C").output().map_err(|e| {
         let error = Error::io("starting ssh-add", e);
         Failure::new(
             error,

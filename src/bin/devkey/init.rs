@@ -12,6 +12,7 @@ use rustix::process::geteuid;
 
 use crate::failure::{Failure, Result};
 use crate::output::{self, Answer, Outcome};
+use crate::pin::{GivenPins, InitPins};
 use crate::tokens::{Tokens, parse_name};
 use crate::{BACK_ENDS, token};
 
@@ -26,6 +27,7 @@ const TPM: &str = "tpm";
 #[command(after_help = "Examples:
   devkey init                     a file token called \"default\"
   devkey init --tpm board         a token called \"board\" in the machine's TPM
+  devkey init --pin work          one whose keys want a PIN, asked for on the terminal
   devkey init --dir /var/lib/devkey/web   as root: a token of the system, called \"web\"
 Next: make a key on it with `devkey key new LABEL`.")]
 pub(crate) struct Args {
@@ -41,6 +43,8 @@ pub(crate) struct Args {
     /// How the TPM is reached [default: device:/dev/tpmrm0]: short for --set tcti=TCTI
     #[arg(long, requires = "tpm")]
     tcti: Option<String>,
+    #[command(flatten)]
+    pins: InitPins,
     /// The token's label, shown by ssh and browsers [default: NAME, "devkey" for "default"]
     #[arg(long)]
     label: Option<String>,
@@ -109,13 +113,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let tokens = Tokens::load()?;
     let name = args.name()?;
     let dir = place(args, name, &tokens)?;
+    let back_end = args.back_end()?;
+    let pins = args.pins.read()?;
     let request = TokenRequest {
         dir: &dir,
         label: args.label(name),
         settings: args.settings(),
-        pins: None,
+        pins: pins.as_ref().map(GivenPins::pins),
     };
-    let made = LocalToken::create(args.back_end()?, &request).map_err(explain)?;
+    let made = LocalToken::create(back_end, &request).map_err(explain)?;
     let record = made.store().token();
     let mut text = format!("made token {name}\n");
     text += &output::fields(&token::summary(record, &dir));
@@ -125,7 +131,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
         );
     }
     text += &format!("\nnext: devkey key new --token {name} LABEL\n");
-    Ok(Answer::text(text))
+    let answer = Answer::text(text);
+    Ok(match pins.and_then(|pins| pins.note(name)) {
+        Some(note) => answer.note(note),
+        None => answer,
+    })
 }
 
 /// The directory to be made. A name that the configuration gives to a directory is free until

@@ -14,6 +14,7 @@ use devkey::token::{KeyRequest, Names};
 
 use crate::failure::{Failure, Result};
 use crate::output::{self, Answer, Outcome};
+use crate::pin::Access;
 use crate::ssh;
 use crate::token::broken;
 use crate::tokens::{Tokens, parse_name};
@@ -103,6 +104,8 @@ pub(crate) struct NewArgs {
     /// Print JSON: the same as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
+    #[command(flatten)]
+    access: Access,
     /// Its label, new on the token
     #[arg(value_parser = parse_label)]
     label: String,
@@ -144,6 +147,7 @@ fn new(tokens: &Tokens, args: &NewArgs) -> Outcome {
     let cka_id = args.id.as_ref().map(|id| id.0.clone());
     let listing = token.store().list()?;
     check_new(&found, &listing, &args.label, cka_id.as_deref())?;
+    let note = args.access.log_in(&*token, &found.name)?;
     let may = |wanted| args.allow.contains(&wanted);
     let key = token.generate(&KeyRequest {
         kind: args.kind,
@@ -159,7 +163,10 @@ fn new(tokens: &Tokens, args: &NewArgs) -> Outcome {
     })?;
     let view = View::new(&found, token.store().token(), &key, &listing)?;
     let format = if args.json { Format::Json } else { format };
-    let answer = Answer::text(view.format(format)?);
+    let answer = match note {
+        Some(note) => Answer::text(view.format(format)?).note(note),
+        None => Answer::text(view.format(format)?),
+    };
     if !ssh::knows(args.kind) {
         return Ok(answer.hint("next: put the key where it is to be trusted"));
     }

@@ -9,6 +9,7 @@ mod failure;
 mod init;
 mod key;
 mod output;
+mod pin;
 mod puf;
 mod ssh;
 mod token;
@@ -42,6 +43,7 @@ const BACK_ENDS: &[BackEnd] = &[
     after_help = "Start here:
   devkey init                   make a token in your home directory
   devkey init --tpm             make one whose keys live in the machine's TPM
+  devkey init --pin             make one whose keys are used by a PIN alone
   devkey key new laptop         make a key on it and print its OpenSSH line
 
 Exit code: 0, 1 where something failed, 2 for a wrong command line.
@@ -58,6 +60,9 @@ enum Command {
     /// Make, list, show and delete keys
     #[command(subcommand, after_help = "Next: `devkey key new --help`.")]
     Key(key::Command),
+    /// Set, change and unlock PINs, and see how many tries are left
+    #[command(subcommand, after_help = "Next: `devkey pin status`.")]
+    Pin(pin::Command),
     /// List and show tokens
     #[command(subcommand, after_help = "Next: `devkey token list`.")]
     Token(token::Command),
@@ -84,6 +89,7 @@ impl Command {
         match self {
             Command::Init(args) => init::run(&args),
             Command::Key(command) => key::run(&command),
+            Command::Pin(command) => pin::run(&command),
             Command::Token(command) => token::run(&command),
             Command::Puf(command) => puf::run(&command),
             Command::Config(args) => config::run(&args),
@@ -95,7 +101,7 @@ impl Command {
     /// Whether a device may be asked, and its library speak.
     fn touches_device(&self) -> bool {
         match self {
-            Command::Init(_) => true,
+            Command::Init(_) | Command::Pin(_) => true,
             Command::Key(command) => command.touches_device(),
             _ => false,
         }

@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// Exit code 1 where a token cannot be read; the others are listed all the same.
     #[command(after_help = "Example:
   devkey token list --json
---json: an array of {name, label, model, serial, back_end, directory, keys, certificates}.
+--json: an array of {name, label, model, serial, back_end, pin, directory, keys, certificates}.
 Next: `devkey token show NAME`.")]
     List {
         /// Print JSON
@@ -33,8 +33,8 @@ Next: `devkey token show NAME`.")]
     /// Exit code 1 where a file of the token cannot be read; the rest is shown all the same.
     #[command(after_help = "Example:
   devkey token show default
---json: an object with name, label, model, serial, back_end, directory, keys, certificates, uri,
-settings [{name, value, from}], capabilities [{kind, usage, schemes}], broken [text].
+--json: an object with name, label, model, serial, back_end, pin, directory, keys, certificates,
+uri, settings [{name, value, from}], capabilities [{kind, usage, schemes}], broken [text].
 Next: `devkey key list --token NAME`.")]
     Show {
         /// The token's name [default: the only one, or "default"]
@@ -62,6 +62,8 @@ struct Row {
     model: String,
     serial: String,
     back_end: String,
+    /// Whether its keys want a PIN.
+    pin: bool,
     directory: PathBuf,
     keys: usize,
     certificates: usize,
@@ -94,6 +96,7 @@ impl Row {
             model: record.model.clone(),
             serial: record.serial.clone(),
             back_end: record.back_end.clone(),
+            pin: record.pin,
             directory: found.dir.clone(),
             keys: listing.keys.len(),
             certificates: listing.certificates.len(),
@@ -111,9 +114,12 @@ pub(crate) fn summary(record: &TokenRecord, dir: &Path) -> Vec<(&'static str, St
         ("directory", dir.display().to_string()),
         ("uri", uri::token(record)),
     ];
+    let login = record
+        .pin
+        .then(|| ("login", "by PIN; devkey pin status says more".to_owned()));
     let abilities = record.capabilities.iter().map(ability);
     let abilities = abilities.map(|ability| ("can do", ability));
-    facts.into_iter().chain(abilities).collect()
+    facts.into_iter().chain(login).chain(abilities).collect()
 }
 
 /// The uses of a key as words.

@@ -106,7 +106,7 @@ fn environment() -> Environment {
 /// AT_SECURE (getauxval(3)): set-user-ID, set-group-ID and file capabilities alike. Read as a file,
 /// for rustix has it only in an interface that it does not keep stable. The kernel hides the file
 /// from such a process; where there is no /proc, the ids must do.
-fn is_secure() -> bool {
+pub(crate) fn is_secure() -> bool {
     const AT_SECURE: usize = 23;
     let word = |bytes: &[u8]| bytes.try_into().map_or(0, usize::from_ne_bytes);
     match fs::read("/proc/self/auxv") {
