@@ -73,7 +73,8 @@ impl Writer {
         let contents = pin.encode(mac_key)?;
         let name = pin.role.pin_file();
         PinRecord::parse(&contents, pin.role, Path::new(&name)).map_err(unreadable)?;
-        self.dir.write(&name, contents.as_bytes(), true)
+        self.dir.write(&name, contents.as_bytes(), true)?;
+        self.put_tries(pin.role, 0)
     }
 
     /// Removes the record of a PIN, where there is one.
