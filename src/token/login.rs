@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::fork;
 use crate::provider::{KeyAuth, Sealing, Tries};
 use crate::secret::Secret;
-use crate::store::{PinRecord, Role, Store, Writer};
+use crate::store::{PinRecord, Role, Store};
 
 /// The part of a token that PINs are for. On a token without PINs all of it is
 /// [`Error::Unsupported`].
@@ -234,39 +234,25 @@ impl LocalToken {
 
     /// Unseals by a device that does not count: the try is on the disk before.
     fn unseal_counted(&self, record: &PinRecord, auth: &KeyAuth) -> Result<Secret> {
-        let counter = self.counter()?;
+        let counter = unless_read_only(self.store.writer())?;
         let used = self.store.tries_used(record.role)?;
         if record.locked_after(used) {
             return Err(Error::PinLocked);
         }
         let count = |used| match &counter {
-            Some(writer) => writer.put_tries(record.role, used),
-            None => Ok(()),
+            Some(writer) => unless_read_only(writer.put_tries(record.role, used)),
+            None => Ok(None),
         };
-        count(used + 1)?;
+        let counted = count(used + 1)?.is_some();
         match self.provider.unseal(&record.sealed, auth) {
-            Ok(secret) => count(0).map(|()| secret),
+            Ok(secret) => count(0).map(|_| secret),
             Err(Error::BadBlob) => {
                 let left = record.tries.saturating_sub(used + 1);
-                let tries_left = counter.is_some().then_some(left);
+                let tries_left = counted.then_some(left);
                 Err(Error::WrongPin { tries_left })
             }
             // Not the PIN's fault.
             Err(other) => count(used).and(Err(other)),
-        }
-    }
-
-    /// Who writes the count; `None` for a store that cannot be written to.
-    fn counter(&self) -> Result<Option<Writer>> {
-        match self.store.writer() {
-            Ok(writer) => Ok(Some(writer)),
-            Err(Error::ReadOnly(_)) => Ok(None),
-            Err(Error::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::PermissionDenied =>
-            {
-                Ok(None)
-            }
-            Err(e) => Err(e),
         }
     }
 
@@ -357,6 +343,15 @@ impl LocalToken {
         let user = self.store.pin(Role::User)?;
         writer.remove_pin(Role::User)?;
         user.map_or(Ok(()), |user| self.provider.forget(&user.sealed))
+    }
+}
+
+/// `None` for what a store that cannot be written to refuses.
+fn unless_read_only<T>(done: Result<T>) -> Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(Error::ReadOnly(_) | Error::Refused { .. }) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
