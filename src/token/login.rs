@@ -216,8 +216,12 @@ impl LocalToken {
     /// The token's secret, for a right PIN.
     fn unlock(&self, record: &PinRecord, pin: &Pin, last_try: bool) -> Result<TokenSecret> {
         if self.logins.was_wrong(record, pin) {
-            let tries_left = Some(self.tries_known(record)?);
-            return Err(Error::WrongPin { tries_left });
+            return Err(match self.tries_known(record)? {
+                0 => Error::PinLocked,
+                left => Error::WrongPin {
+                    tries_left: Some(left),
+                },
+            });
         }
         let auth = pin.stretch(&record.stretch, record.role, &self.store.token().serial)?;
         let unsealed = match self.provider.sealing() {
