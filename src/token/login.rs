@@ -320,9 +320,10 @@ impl LocalToken {
             .store
             .writer()
             .and_then(|writer| writer.put_pin(&new, secret.mac_key()));
-        let loser = match &written {
-            Ok(()) => old,
-            Err(_) => Some(&new),
+        // It may have been written all the same, and not be synced.
+        let loser = match self.store.pin(new.role)? {
+            Some(there) if there.sealed == new.sealed => old,
+            _ => Some(&new),
         };
         if let Some(loser) = loser
             && let Err(e) = self.provider.forget(&loser.sealed)
