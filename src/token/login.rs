@@ -164,7 +164,11 @@ impl Login for LocalToken {
     fn init_pin(&self, new: &Pin, to_be_changed: bool) -> Result<()> {
         let _inside = fork::enter();
         let secret = self.logins.secret(Role::So)?;
-        let tries = self.pin(Role::So)?.tries;
+        let so = self.pin(Role::So)?;
+        // The secret of a login from before another process's reset opens nothing.
+        so.check(secret.mac_key())
+            .map_err(|_| Error::LoginRequired)?;
+        let tries = so.tries;
         let old = self.store.pin(Role::User)?;
         let mut record = self.sealed(Role::User, new, tries, &secret)?;
         record.to_be_changed = to_be_changed;
