@@ -342,13 +342,20 @@ fn parse(dir: &Dir, name: &str) -> Result<Option<(Stamp, Parsed)>> {
         let record = KeyRecord::parse(text(&bytes, &path)?, id, &path)?;
         return Ok(Some((stamp, Parsed::Key(Arc::new(record)))));
     }
-    if stem(name, "crt").or_else(|| stem(name, "pem")).is_none() {
+    if !is_object(name) {
         return Ok(None);
     }
     let (bytes, stamp) = dir.read(name)?;
     let all = Certificate::parse_file(text(&bytes, &path)?, name, &path)?;
     let all = all.into_iter().map(Arc::new).collect();
     Ok(Some((stamp, Parsed::Certificates(all))))
+}
+
+/// Whether a file holds a key or certificates.
+fn is_object(name: &str) -> bool {
+    ["key", "crt", "pem"]
+        .iter()
+        .any(|ending| stem(name, ending).is_some())
 }
 
 fn text<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str> {

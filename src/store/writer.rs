@@ -67,9 +67,18 @@ impl Writer {
         self.dir.remove(&id.file())
     }
 
-    /// Writes the record of a PIN, and that no try was used.
+    /// Removes all keys and certificates, those that cannot be read too.
+    pub fn clear(&self) -> Result<()> {
+        let names = self.dir.names()?;
+        for name in names.iter().filter(|name| super::is_object(name)) {
+            self.dir.remove(name)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the record of a PIN, and then that no try was used: cut short in between, the tries
+    /// of the PIN before are not given back.
     pub fn put_pin(&self, pin: &PinRecord, mac_key: &hmac::Key) -> Result<()> {
-        self.put_tries(pin.role, 0)?;
         let contents = pin.encode(mac_key)?;
         let name = pin.role.pin_file();
         PinRecord::parse(&contents, pin.role, Path::new(&name)).map_err(unreadable)?;

@@ -342,12 +342,9 @@ impl LocalToken {
         self.forget_all();
         let writer = self.store.writer()?;
         let listing = self.store.list()?;
+        writer.clear()?;
         for key in &listing.keys {
-            writer.remove(&key.id)?;
             self.provider.forget(&key.blob)?;
-        }
-        for certificate in listing.certificates.iter().rev() {
-            writer.remove(&certificate.id)?;
         }
         let user = self.store.pin(Role::User)?;
         writer.remove_pin(Role::User)?;
