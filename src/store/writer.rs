@@ -76,14 +76,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the record of a PIN, and then that no try was used: cut short in between, the tries
-    /// of the PIN before are not given back.
+    /// Writes the record of a PIN, and then, where that is not so already, that no try was used: cut
+    /// short in between, the tries of the PIN before are not given back.
     pub fn put_pin(&self, pin: &PinRecord, mac_key: &hmac::Key) -> Result<()> {
         let contents = pin.encode(mac_key)?;
         let name = pin.role.pin_file();
         PinRecord::parse(&contents, pin.role, Path::new(&name)).map_err(unreadable)?;
         self.dir.write(&name, contents.as_bytes(), true)?;
-        self.put_tries(pin.role, 0)
+        match self.dir.read(&pin.role.tries_file()) {
+            Err(Error::NotFound(_)) => Ok(()),
+            Ok((tries, _)) if tries == super::pin::encode_tries(0)?.as_bytes() => Ok(()),
+            _ => self.put_tries(pin.role, 0),
+        }
     }
 
     /// Removes the record of a PIN, where there is one.
