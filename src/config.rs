@@ -5,6 +5,7 @@
 //! no configuration at all the user's own store is looked at, so that `devkey init` just works.
 
 mod file;
+mod merged;
 
 use std::env;
 use std::io::ErrorKind;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 
 use file::NamedToken;
 pub use file::Setting;
+use merged::Merged;
+pub use merged::Offer;
 use rustix::fs::stat;
 use rustix::io::Errno;
 
@@ -119,6 +122,8 @@ pub struct FoundToken {
     pub settings: Vec<Setting>,
     /// Whether it is of the user's own configuration or store, and not of the system's.
     pub own: bool,
+    /// Whether programs see it only through a module that is named after it.
+    pub alone: bool,
 }
 
 impl Config {
@@ -150,36 +155,43 @@ impl Config {
     /// All tokens, those that the configuration names first, the others in order of their names.
     /// Two may have one name; each has a directory of its own.
     pub fn tokens(&self) -> Vec<FoundToken> {
-        let mut found: Vec<(FoundToken, bool)> = Vec::new();
-        for (layer, table) in self.tables() {
-            if let Some(dir) = self.dir_of(layer, table) {
-                apply(&mut found, dir, layer, table);
-            }
-        }
+        let mut all = self.merged();
         for layer in &self.layers {
             for (name, dir) in layer.store.iter().flat_map(|store| token_dirs(store)) {
-                if !found.iter().any(|(known, _)| known.dir == dir) {
-                    let (settings, own) = (Vec::new(), layer.own);
-                    found.push((
-                        FoundToken {
-                            name,
-                            dir,
-                            settings,
-                            own,
-                        },
-                        true,
-                    ));
+                if !all.iter().any(|known| known.token.dir == dir) {
+                    all.push(Merged::found(name, dir, layer.own));
                 }
             }
         }
-        let enabled = found.into_iter().filter(|(_, enabled)| *enabled);
-        enabled.map(|(token, _)| token).collect()
+        let there = all.into_iter().filter(|one| one.enabled && !one.is_offer());
+        there.map(|one| one.token).collect()
+    }
+
+    /// The places where the configuration lets clients of the module make a token, and where none
+    /// is yet.
+    pub fn offers(&self) -> Vec<Offer> {
+        let all = self.merged().into_iter();
+        let offers = all.filter(|one| one.enabled && one.is_offer());
+        offers.map(Offer::from).collect()
+    }
+
+    /// What the tables say, those about the same directory joined.
+    fn merged(&self) -> Vec<Merged> {
+        let mut all = Vec::new();
+        for (layer, table) in self.tables() {
+            if let Some(dir) = self.dir_of(layer, table) {
+                merged::join(&mut all, dir, layer.own, table);
+            }
+        }
+        all
     }
 
     /// Those tokens that the configuration names and that are nowhere, each an error at its line.
     pub fn unplaced(&self) -> Vec<Error> {
         let tables = self.tables();
-        let named = tables.filter(|(_, table)| table.enabled != Some(false));
+        let wanted =
+            |table: &NamedToken| table.enabled != Some(false) && table.initialise != Some(true);
+        let named = tables.filter(|(_, table)| wanted(table));
         let lost = named.filter(|(layer, table)| {
             let dir = self.dir_of(layer, table);
             !dir.is_some_and(|dir| Store::exists(&dir))
@@ -231,6 +243,10 @@ impl Config {
             .or_else(|| token_in(layer.store.as_deref()?, name))
             .or_else(elsewhere)
             .or_else(|| self.stores.iter().find_map(|store| token_in(store, name)))
+            .or_else(|| {
+                let offered = table.initialise == Some(true);
+                offered.then(|| layer.store.as_ref().map(|store| store.join(name)))?
+            })
     }
 
     fn read_if_there(&mut self, path: &Path, store: Option<PathBuf>, own: bool) -> Result<()> {
@@ -255,27 +271,6 @@ impl Config {
         self.stores.extend(store.clone());
         self.layers.push(Layer { store, named, own });
     }
-}
-
-/// Adds what a table says to what was said of the same directory before.
-fn apply(found: &mut Vec<(FoundToken, bool)>, dir: PathBuf, layer: &Layer, table: &NamedToken) {
-    let known = found.iter_mut().find(|(known, _)| known.dir == dir);
-    let Some((token, enabled)) = known else {
-        let token = FoundToken {
-            name: table.name.clone(),
-            dir,
-            settings: table.settings.clone(),
-            own: layer.own,
-        };
-        found.push((token, table.enabled.unwrap_or(true)));
-        return;
-    };
-    let said = |name: &str| table.settings.iter().any(|setting| setting.name == name);
-    token.settings.retain(|setting| !said(&setting.name));
-    token.settings.extend(table.settings.iter().cloned());
-    token.name.clone_from(&table.name);
-    token.own |= layer.own;
-    *enabled = table.enabled.unwrap_or(*enabled);
 }
 
 impl FoundToken {

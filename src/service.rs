@@ -16,9 +16,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::RemoteToken;
+pub use client::{RemoteToken, create_remote};
 pub use link::{Launcher, Link};
-pub use server::{Opener, open_local, open_store, serve};
+pub use server::{Creator, Opener, create_local, open_local, open_store, serve};
 
 use crate::error::Error;
 use crate::provider::{BadSetting, Origin, Settings};
@@ -33,6 +33,17 @@ pub struct TokenPlace {
     /// Where those of the settings stand that the configuration makes; the others are in the
     /// token's record.
     pub origins: BTreeMap<String, Origin>,
+}
+
+/// A token that is to be made, with a PIN for the SO alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewToken {
+    /// Where, and the settings for its back end.
+    pub place: TokenPlace,
+    /// Its back end.
+    pub back_end: String,
+    /// Its label.
+    pub label: String,
 }
 
 impl TokenPlace {

@@ -258,7 +258,11 @@ fn nonsense_ends_the_connection() {
     for bytes in &nonsense {
         for greeting in [&[][..], HELLO] {
             let (ours, theirs) = pair();
-            let served = thread::spawn(|| serve(theirs, &|_| Err(Error::input("no tokens here"))));
+            let served = thread::spawn(|| {
+                serve(theirs, &|_| Err(Error::input("no tokens here")), &|_, _| {
+                    Ok(())
+                })
+            });
             (&ours).write_all(greeting).unwrap();
             if !greeting.is_empty() {
                 read_message(&mut &ours);
@@ -284,7 +288,11 @@ fn nonsense_ends_the_connection() {
 #[test]
 fn descriptors_are_not_taken() {
     let (ours, theirs) = pair();
-    let served = thread::spawn(|| serve(theirs, &|_| Err(Error::input("no tokens here"))));
+    let served = thread::spawn(|| {
+        serve(theirs, &|_| Err(Error::input("no tokens here")), &|_, _| {
+            Ok(())
+        })
+    });
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [ours.as_fd()];
@@ -305,7 +313,11 @@ fn descriptors_are_not_taken() {
 fn a_socket_without_credentials_is_refused() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     (&ours).write_all(HELLO).unwrap();
-    let served = serve(theirs.into(), &|_| Err(Error::input("no tokens here")));
+    let served = serve(
+        theirs.into(),
+        &|_| Err(Error::input("no tokens here")),
+        &|_, _| Ok(()),
+    );
     let refused = served.unwrap_err().to_string();
     assert!(refused.contains("SO_PASSCRED"), "{refused}");
 }

@@ -74,7 +74,12 @@ fn serve(socket: OwnedFd) -> ExitCode {
     if let Err(e) = harden() {
         return complain(&e.to_string());
     }
-    match service::serve(socket, &|place| service::open_local(BACK_ENDS, place)) {
+    let served = service::serve(
+        socket,
+        &|place| service::open_local(BACK_ENDS, place),
+        &|new, so| service::create_local(BACK_ENDS, new, so),
+    );
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             log::error!("{e}");

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::TokenPlace;
 use super::link::{Link, Linked};
 use super::protocol::{MAX_INPUT, PinRef, Reply, Request};
+use super::{NewToken, TokenPlace};
 use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, PublicKey, Scheme};
 use crate::provider::Tries;
@@ -39,6 +39,16 @@ impl RemoteToken {
     ) -> Result<T> {
         self.link.call(&self.linked, ask, take)
     }
+}
+
+/// Has the key service make a token.
+pub fn create_remote(link: &Arc<Link>, new: &NewToken, so: &Pin) -> Result<()> {
+    let linked = link.register(new.place.clone());
+    let ask = |_| Request::Create {
+        new: Cow::Borrowed(new),
+        so: PinRef::Ours(so),
+    };
+    link.call(&linked, ask, done)
 }
 
 impl Token for RemoteToken {

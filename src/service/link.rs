@@ -159,7 +159,11 @@ impl Link {
             Some(connection) => connection,
             None => self.connect().map_err(before_sending)?,
         };
-        let response = match connection.open(token).map_err(before_sending)? {
+        let opened = match ask(0).needs_token() {
+            true => connection.open(token).map_err(before_sending)?,
+            false => Ok(0),
+        };
+        let response = match opened {
             Ok(number) => connection.ask(&ask(number), token.patience)?,
             Err(e) => Err(e),
         };

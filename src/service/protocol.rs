@@ -27,14 +27,15 @@
 //! | `Rename`, `Delete` | `Done` | |
 //! | `Login`, `Logout`, `SetPin`, `InitPin`, `Reset` | `Done` | a login holds for the connection |
 //! | `Tries` | `Tries` | |
+//! | `Create` | `Done` | makes a token with a PIN for the SO; needs none that is open |
 //!
 //! A response is a reply or an [`Error`](crate::Error), which crosses unchanged. Where the protocols of the two
 //! sides differ, the service answers `Welcome` with its own version and closes; it is the client
 //! that says so to its user. Numbers of tokens hold for one connection. Keys are named by
 //! [`ObjectId`] alone: what is done with them the service reads in its own store.
 //!
-//! `Open` is for the *private child*, which has just the rights of its client. A service that has
-//! more must not take places from its clients; it will have a request of its own.
+//! `Open` and `Create` are for the *private child*, which has just the rights of its client. A
+//! service that has more must not take places from its clients; it will have requests of its own.
 //!
 //! # Secrets
 //!
@@ -45,7 +46,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::TokenPlace;
+use super::{NewToken, TokenPlace};
 use crate::error::Result;
 use crate::key::{DecryptScheme, PublicKey, Scheme};
 use crate::provider::Tries;
@@ -134,6 +135,10 @@ pub(super) enum Request<'a> {
         so: PinRef<'a>,
         label: &'a str,
     },
+    Create {
+        new: Cow<'a, NewToken>,
+        so: PinRef<'a>,
+    },
 }
 
 /// A PIN that the client has and the service gets: no copy is made to send it.
@@ -165,11 +170,16 @@ impl<'de> Deserialize<'de> for PinRef<'_> {
 }
 
 impl Request<'_> {
+    /// Whether it is about a token that is open.
+    pub(super) fn needs_token(&self) -> bool {
+        !matches!(self, Request::Hello { .. } | Request::Create { .. })
+    }
+
     /// How many times longer than most requests it may take: a hardware TPM needs up to minutes
     /// to make an RSA key.
     pub(super) fn slowness(&self) -> u32 {
         match self {
-            Request::Generate { .. } | Request::Reset { .. } => 5,
+            Request::Generate { .. } | Request::Reset { .. } | Request::Create { .. } => 5,
             // Argon2id on a slow machine, and a TPM that makes an index.
             Request::Login { .. } | Request::SetPin { .. } | Request::InitPin { .. } => 3,
             _ => 1,
@@ -186,7 +196,7 @@ impl Request<'_> {
             Request::Logout { .. } | Request::Tries { .. } => true,
             // Twice the same wrong PIN would be two tries.
             Request::Login { .. } | Request::SetPin { .. } => false,
-            Request::InitPin { .. } | Request::Reset { .. } => false,
+            Request::InitPin { .. } | Request::Reset { .. } | Request::Create { .. } => false,
         }
     }
 }

@@ -7,16 +7,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use self::peer::Peer;
-use super::TokenPlace;
 use super::frame::{Frame, Malformed};
 use super::protocol::{MAX_RESPONSE, PROTOCOL, Reply, Request, Response};
+use super::{NewToken, TokenPlace};
 use crate::error::{Error, Result};
 use crate::provider::BackEnd;
 use crate::store::{KeyRecord, ObjectId, Store};
-use crate::token::{LocalToken, Token};
+use crate::token::{DEFAULT_TRIES, LocalToken, Pin, Pins, Token, TokenRequest};
 
 /// Opens the token of a place.
 pub type Opener<'a> = dyn Fn(&TokenPlace) -> Result<Arc<dyn Token>> + 'a;
+
+/// Makes a token, with a PIN for the SO.
+pub type Creator<'a> = dyn Fn(&NewToken, &Pin) -> Result<()> + 'a;
 
 /// Most tokens of one connection.
 const MAX_TOKENS: usize = 256;
@@ -26,13 +29,14 @@ const MAX_TOKENS: usize = 256;
 /// # Errors
 /// Why the connection was ended otherwise: it was fed what is no message
 /// ([`Error::BadInput`]) or used by a second process ([`Error::NotPermitted`]), or it failed.
-pub fn serve(socket: OwnedFd, open: &Opener<'_>) -> Result<()> {
+pub fn serve(socket: OwnedFd, open: &Opener<'_>, create: &Creator<'_>) -> Result<()> {
     let mut peer = Peer::new(socket)?;
     let mut response = Frame::new(MAX_RESPONSE);
     let mut session = Session {
         greeted: false,
         tokens: Vec::new(),
         open,
+        create,
     };
     let mut goes_on = true;
     while goes_on {
@@ -50,13 +54,31 @@ pub fn serve(socket: OwnedFd, open: &Opener<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Makes a token in this process: with a PIN for the SO, who sets the user's.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a back end that is not among `back_ends`.
+pub fn create_local(back_ends: &[BackEnd], new: &NewToken, so: &Pin) -> Result<()> {
+    absolute(&new.place)?;
+    let back_end = known(back_ends, &new.back_end)?;
+    let checked = back_end.check_settings(&new.place.settings);
+    checked.map_err(|bad| new.place.blame(bad))?;
+    let request = TokenRequest {
+        dir: &new.place.dir,
+        label: &new.label,
+        settings: new.place.settings.clone(),
+        pins: Some(Pins {
+            user: None,
+            so: Some(so),
+            tries: DEFAULT_TRIES,
+        }),
+    };
+    LocalToken::create(back_end, &request).map(|_| ())
+}
+
 /// Opens a token in this process by the back end that its record names.
 pub fn open_local(back_ends: &[BackEnd], place: &TokenPlace) -> Result<Arc<dyn Token>> {
-    if !place.dir.is_absolute() {
-        return Err(Error::input(
-            "a token's directory is named by an absolute path",
-        ));
-    }
+    absolute(place)?;
     open_store(back_ends, Store::open(&place.dir)?, place)
 }
 
@@ -70,10 +92,7 @@ pub fn open_store(
     store: Store,
     place: &TokenPlace,
 ) -> Result<Arc<dyn Token>> {
-    let name = &store.token().back_end;
-    let unknown = || Error::unsupported(format!("back end {name:?}, in devkeyd"));
-    let back_end = back_ends.iter().find(|known| known.name == *name);
-    let back_end = back_end.ok_or_else(unknown)?;
+    let back_end = known(back_ends, &store.token().back_end)?;
     let checked = back_end.check_settings(&place.settings);
     checked.map_err(|bad| place.blame(bad))?;
     Ok(Arc::new(LocalToken::open(
@@ -83,12 +102,28 @@ pub fn open_store(
     )?))
 }
 
+fn known<'b>(back_ends: &'b [BackEnd], name: &str) -> Result<&'b BackEnd> {
+    let unknown = || Error::unsupported(format!("back end {name:?}, in devkeyd"));
+    let found = back_ends.iter().find(|known| known.name == name);
+    found.ok_or_else(unknown)
+}
+
+fn absolute(place: &TokenPlace) -> Result<()> {
+    match place.dir.is_absolute() {
+        true => Ok(()),
+        false => Err(Error::input(
+            "a token's directory is named by an absolute path",
+        )),
+    }
+}
+
 /// What was said on one connection.
 struct Session<'a> {
     greeted: bool,
     /// The tokens that were opened; a token's number is its index.
     tokens: Vec<(TokenPlace, Arc<dyn Token>)>,
     open: &'a Opener<'a>,
+    create: &'a Creator<'a>,
 }
 
 impl Session<'_> {
@@ -186,6 +221,7 @@ impl Session<'_> {
             Request::Tries { token, role } => {
                 return self.token(token)?.tries(role).map(Reply::Tries);
             }
+            Request::Create { new, so } => (self.create)(&new, so.get())?,
             _ => return Err(Error::Internal("no request of a PIN".to_owned())),
         }
         Ok(Reply::Done)
