@@ -65,9 +65,12 @@ const MODULE_LAYERS: &[(&str, &[&str])] = &[
         &["attr", "mech", "object", "op", "slot", "template"],
     ),
     ("module", &["logger", "object", "session", "slot"]),
+    ("login", &["module", "slot"]),
     (
         "entry",
-        &["info", "mech", "module", "session", "slot", "template"],
+        &[
+            "info", "login", "mech", "module", "session", "slot", "template",
+        ],
     ),
 ];
 

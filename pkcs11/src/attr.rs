@@ -57,7 +57,7 @@ table! {
         Class::Secret => CKO_SECRET_KEY,
     });
     CKA_TOKEN => |o| Flag(o.stored().is_some());
-    CKA_PRIVATE => |o| Flag(o.class() == Class::Private);
+    CKA_PRIVATE => |o| Flag(o.is_private());
     CKA_MODIFIABLE => |o| Flag(o.stored().is_some());
     CKA_COPYABLE => |_| Flag(false);
     CKA_DESTROYABLE => |o| Flag(!matches!(o.body, Body::Public(_)));
@@ -314,6 +314,7 @@ mod tests {
                 value: Secret::new(vec![7; 32]),
                 sensitive,
                 extractable,
+                private: false,
             }),
         }
     }

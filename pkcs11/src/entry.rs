@@ -9,7 +9,9 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use cryptoki_sys::*;
+use devkey::store::Role;
 
+use crate::login;
 use crate::module::{self, Module, current, with};
 use crate::raw::{
     Answer, Interface, Mechanism, Ptr, Room, Ulong, attributes, entries, fill, put_list,
@@ -35,26 +37,20 @@ entries! {
     global C_GetSlotList(_present: CK_BBOOL, out: *mut CK_SLOT_ID, count: *mut CK_ULONG) =
         initialized(|module| slot_list(module, out, count));
     global C_GetSlotInfo(slot: CK_SLOT_ID, out: *mut CK_SLOT_INFO) =
-        at(slot, |_, slot| out.write(slot.record(info::slot)));
+        at(slot, |_, slot| out.write(slot_info(slot)));
     global C_GetTokenInfo(slot: CK_SLOT_ID, out: *mut CK_TOKEN_INFO) =
-        at(slot, |module, slot| out.write(slot.record(|r| info::token(r, module.count(slot.id)))));
+        at(slot, |module, slot| out.write(token_info(module, slot)));
     global C_GetMechanismList(slot: CK_SLOT_ID, out: *mut CK_MECHANISM_TYPE, count: *mut CK_ULONG) =
         at(slot, |_, slot| fill(out, count, |room| Ok(room?.answer(&slot.capable(mech::list)))));
     global C_GetMechanismInfo(slot: CK_SLOT_ID, kind: CK_MECHANISM_TYPE, out: *mut CK_MECHANISM_INFO) =
         at(slot, |_, slot| out.write(mechanism_info(slot, kind)?));
-    // Tokens are made with the command, which knows back ends and their settings.
-    global C_InitToken(slot: CK_SLOT_ID, _pin: *mut CK_UTF8CHAR, _pin_len: CK_ULONG, _label: *mut CK_UTF8CHAR) =
-        at(slot, |module, slot| Err(match module.count(slot.id) {
-            (0, _) => Rv::FUNCTION_NOT_SUPPORTED,
-            _ => Rv::SESSION_EXISTS,
-        }));
-    // For the SO alone, who cannot log in where there is no PIN.
-    session C_InitPIN(session: CK_SESSION_HANDLE, _pin: *mut CK_UTF8CHAR, _len: CK_ULONG) =
-        with(session, |_| Err(Rv::USER_NOT_LOGGED_IN));
-    // There is no PIN to change.
-    session C_SetPIN(session: CK_SESSION_HANDLE, _old: *mut CK_UTF8CHAR, _old_len: CK_ULONG,
-                     _new: *mut CK_UTF8CHAR, _new_len: CK_ULONG) =
-        with(session, |s| Err(if s.writable { Rv::FUNCTION_NOT_SUPPORTED } else { Rv::SESSION_READ_ONLY }));
+    global C_InitToken(slot: CK_SLOT_ID, pin: *mut CK_UTF8CHAR, len: CK_ULONG, label: *mut CK_UTF8CHAR) =
+        initialized(|module| login::init_token(module, slot, given(pin, len)?, label.slice(LABEL)?));
+    session C_InitPIN(session: CK_SESSION_HANDLE, pin: *mut CK_UTF8CHAR, len: CK_ULONG) =
+        initialized(|module| login::init_pin(module, session, given(pin, len)?));
+    session C_SetPIN(session: CK_SESSION_HANDLE, old: *mut CK_UTF8CHAR, old_len: CK_ULONG,
+                     new: *mut CK_UTF8CHAR, new_len: CK_ULONG) =
+        initialized(|module| login::set_pin(module, session, given(old, old_len)?, given(new, new_len)?));
 
     // Sessions, §5.6.
     global C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, _application: *mut c_void,
@@ -63,14 +59,14 @@ entries! {
     session C_CloseSession(session: CK_SESSION_HANDLE) = initialized(|module| module.close(session));
     global C_CloseAllSessions(slot: CK_SLOT_ID) = initialized(|module| module.close_all(slot));
     session C_GetSessionInfo(session: CK_SESSION_HANDLE, out: *mut CK_SESSION_INFO) =
-        about(session, |slot, writable| out.write(info::session(slot.id, writable)));
+        about(session, |slot, writable| out.write(info::session(slot.id, writable, slot.has_pins(), slot.who())));
     session C_GetOperationState(session: CK_SESSION_HANDLE, _out: *mut CK_BYTE, _len: *mut CK_ULONG) =
         with(session, |_| Err(Rv::STATE_UNSAVEABLE));
     session C_SetOperationState(session: CK_SESSION_HANDLE, _state: *mut CK_BYTE, _len: CK_ULONG,
                                 _encryption: CK_OBJECT_HANDLE, _authentication: CK_OBJECT_HANDLE) =
         unsupported(session);
     session C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR, len: CK_ULONG) =
-        about(session, |slot, _| login(slot, user, pin, len));
+        initialized(|module| login::login(module, session, who(user)?, given(pin, len)?));
     session C_Logout(session: CK_SESSION_HANDLE) = about(session, |slot, _| slot.log_out());
 
     // Objects, §5.7.
@@ -223,7 +219,10 @@ entries! {
         out.write((&raw const interface(name, version, flags)?.0).cast_mut());
     session C_LoginUser(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR, len: CK_ULONG,
                         name: *mut CK_UTF8CHAR, name_len: CK_ULONG) =
-        about(session, |slot, _| nameless(name, name_len).and_then(|()| login(slot, user, pin, len)));
+        initialized(|module| {
+            nameless(name, name_len)?;
+            login::login(module, session, who(user)?, given(pin, len)?)
+        });
     session C_SessionCancel(session: CK_SESSION_HANDLE, flags: CK_FLAGS) =
         with(session, |s| { s.cancel(cancelled(flags)); Ok(()) });
 
@@ -321,6 +320,8 @@ entries! {
         unsupported(session);
 }
 
+/// Length of a token's label.
+const LABEL: Ulong = 32;
 const NAME: &[u8] = b"PKCS 11\0";
 
 /// The interfaces, the default first.
@@ -415,6 +416,20 @@ fn slot_list(module: &Module, out: Ptr<'_, Ulong>, count: Ptr<'_, Ulong>) -> Res
     })
 }
 
+fn slot_info(slot: &Slot) -> CK_SLOT_INFO {
+    slot.record(|record| info::slot(record, &slot.found.name))
+}
+
+fn token_info(module: &Module, slot: &Slot) -> CK_TOKEN_INFO {
+    let now = info::Now {
+        sessions: module.count(slot.id),
+        initialised: !slot.is_blank(),
+        user: slot.pin(Role::User),
+        so: slot.pin(Role::So),
+    };
+    slot.record(|record| info::token(record, now))
+}
+
 fn mechanism_info(slot: &Slot, kind: Ulong) -> Result<CK_MECHANISM_INFO> {
     slot.record(|record| mech::info(kind, &record.capabilities, info::is_hardware(record)))
 }
@@ -426,16 +441,21 @@ fn open_session(module: &Module, slot: Ulong, flags: CK_FLAGS, out: Ptr<'_, Ulon
     made(out, || module.open(slot, flags & CKF_RW_SESSION != 0))
 }
 
-/// C_Login on a token without a PIN: the user's login always succeeds and means nothing.
-fn login(slot: &Slot, user: CK_USER_TYPE, pin: Ptr<'_, u8>, len: Ulong) -> Result<()> {
-    pin.slice(len)?;
+/// Those who log in.
+fn who(user: CK_USER_TYPE) -> Result<Role> {
     match user {
-        CKU_USER => slot.log_in(),
-        // No key asks for it, so no operation waits for it.
+        CKU_USER => Ok(Role::User),
+        CKU_SO => Ok(Role::So),
+        // No key asks for it (CKA_ALWAYS_AUTHENTICATE), so no operation waits for it.
         CKU_CONTEXT_SPECIFIC => Err(Rv::OPERATION_NOT_INITIALIZED),
-        // There is no SO here, as with any user that is not known.
         _ => Err(Rv::USER_TYPE_INVALID),
     }
+}
+
+/// A PIN, where there is one: NULL is none, and an empty one is one that is too short.
+fn given(pin: Ptr<'_, u8>, len: Ulong) -> Result<Option<&[u8]>> {
+    let bytes = pin.slice(len)?;
+    Ok((!pin.is_null()).then_some(bytes))
 }
 
 /// There is one user, who has no name.

@@ -2,12 +2,11 @@
 
 use cryptoki_sys::*;
 use devkey::MANUFACTURER;
-use devkey::store::TokenRecord;
+use devkey::store::{Role, TokenRecord};
+use devkey::token::{MAX_PIN, MIN_PIN, PinState};
 
 use crate::raw::Ulong;
 
-/// PINs have 4 to 32 bytes: OpenSSL's engine asks for no fewer and no more.
-const PIN_LENGTHS: (Ulong, Ulong) = (4, 32);
 const NO_VERSION: CK_VERSION = CK_VERSION { major: 0, minor: 0 };
 
 /// C_GetInfo.
@@ -24,11 +23,29 @@ pub(crate) fn module() -> CK_INFO {
     }
 }
 
-/// C_GetSlotInfo: a slot is there because its token is.
-pub(crate) fn slot(token: &TokenRecord) -> CK_SLOT_INFO {
+/// What C_GetTokenInfo says that no record does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// Sessions, and those of them that may write.
+    pub(crate) sessions: (usize, usize),
+    /// Whether there is a token, and not only a place for one.
+    pub(crate) initialised: bool,
+    /// The state of the user's PIN, where it is set.
+    pub(crate) user: Option<PinState>,
+    /// The state of the SO's.
+    pub(crate) so: Option<PinState>,
+}
+
+/// C_GetSlotInfo: a slot is there because its token is, or may be made; `name` is what the
+/// configuration calls it.
+pub(crate) fn slot(token: &TokenRecord, name: &str) -> CK_SLOT_INFO {
+    let label = match token.label.as_str() {
+        "" => name,
+        label => label,
+    };
     let hardware = if is_hardware(token) { CKF_HW_SLOT } else { 0 };
     CK_SLOT_INFO {
-        slotDescription: padded(&format!("devkey {}: {}", token.back_end, token.label)),
+        slotDescription: padded(&format!("devkey {}: {label}", token.back_end)),
         manufacturerID: padded(MANUFACTURER),
         flags: CKF_TOKEN_PRESENT | hardware,
         hardwareVersion: NO_VERSION,
@@ -36,22 +53,22 @@ pub(crate) fn slot(token: &TokenRecord) -> CK_SLOT_INFO {
     }
 }
 
-/// C_GetTokenInfo. Without CKF_LOGIN_REQUIRED: the token has no PIN. CKF_WRITE_PROTECTED is never
-/// set: clients that see it do not even try, and who may write depends on who asks.
-pub(crate) fn token(token: &TokenRecord, sessions: (usize, usize)) -> CK_TOKEN_INFO {
-    let (all, writable) = sessions;
+/// C_GetTokenInfo. CKF_WRITE_PROTECTED is never set: clients that see it do not even try, and who
+/// may write depends on who asks.
+pub(crate) fn token(token: &TokenRecord, now: Now) -> CK_TOKEN_INFO {
+    let (all, writable) = now.sessions;
     CK_TOKEN_INFO {
         label: padded(&token.label),
         manufacturerID: padded(MANUFACTURER),
         model: padded(&token.model),
         serialNumber: padded(&token.serial),
-        flags: CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED | CKF_RNG,
+        flags: CKF_RNG | flags(token.pin, now),
         ulMaxSessionCount: CK_EFFECTIVELY_INFINITE,
         ulSessionCount: all as Ulong,
         ulMaxRwSessionCount: CK_EFFECTIVELY_INFINITE,
         ulRwSessionCount: writable as Ulong,
-        ulMinPinLen: PIN_LENGTHS.0,
-        ulMaxPinLen: PIN_LENGTHS.1,
+        ulMinPinLen: MIN_PIN as Ulong,
+        ulMaxPinLen: MAX_PIN as Ulong,
         ulTotalPublicMemory: CK_UNAVAILABLE_INFORMATION,
         ulFreePublicMemory: CK_UNAVAILABLE_INFORMATION,
         ulTotalPrivateMemory: CK_UNAVAILABLE_INFORMATION,
@@ -62,12 +79,79 @@ pub(crate) fn token(token: &TokenRecord, sessions: (usize, usize)) -> CK_TOKEN_I
     }
 }
 
-/// C_GetSessionInfo. Without a PIN every session has what a user has: strongSwan would log in,
-/// and fail, wherever the state is a public one.
-pub(crate) fn session(slot: Ulong, writable: bool) -> CK_SESSION_INFO {
-    let (state, flags) = match writable {
-        true => (CKS_RW_USER_FUNCTIONS, CKF_SERIAL_SESSION | CKF_RW_SESSION),
-        false => (CKS_RO_USER_FUNCTIONS, CKF_SERIAL_SESSION),
+/// The flags that PINs make. A token without them has no CKF_LOGIN_REQUIRED, and its user's PIN
+/// counts as set: some clients use no other token.
+fn flags(login: bool, now: Now) -> CK_FLAGS {
+    let present = if now.initialised {
+        CKF_TOKEN_INITIALIZED
+    } else {
+        0
+    };
+    if !login {
+        return present | CKF_USER_PIN_INITIALIZED;
+    }
+    let user = now.user.map_or(0, |pin| {
+        CKF_USER_PIN_INITIALIZED
+            | tried(
+                pin,
+                [
+                    CKF_USER_PIN_COUNT_LOW,
+                    CKF_USER_PIN_FINAL_TRY,
+                    CKF_USER_PIN_LOCKED,
+                ],
+            )
+            | if pin.to_be_changed {
+                CKF_USER_PIN_TO_BE_CHANGED
+            } else {
+                0
+            }
+    });
+    let so = now.so.map_or(0, |pin| {
+        tried(
+            pin,
+            [
+                CKF_SO_PIN_COUNT_LOW,
+                CKF_SO_PIN_FINAL_TRY,
+                CKF_SO_PIN_LOCKED,
+            ],
+        ) | if pin.to_be_changed {
+            CKF_SO_PIN_TO_BE_CHANGED
+        } else {
+            0
+        }
+    });
+    present | CKF_LOGIN_REQUIRED | user | so
+}
+
+/// Of three flags those that the tries left call for: since a right PIN there was a wrong one, one
+/// more locks it, it is locked.
+fn tried(pin: PinState, [low, last, locked]: [CK_FLAGS; 3]) -> CK_FLAGS {
+    match pin.left {
+        0 => low | locked,
+        1 => low | last,
+        left if left < pin.of => low,
+        _ => 0,
+    }
+}
+
+/// C_GetSessionInfo. Without PINs every session has what a user has: strongSwan would log in, and
+/// fail, wherever the state is a public one.
+pub(crate) fn session(
+    slot: Ulong,
+    writable: bool,
+    login: bool,
+    who: Option<Role>,
+) -> CK_SESSION_INFO {
+    let state = match (who.filter(|_| login), writable) {
+        (None, true) if login => CKS_RW_PUBLIC_SESSION,
+        (None, false) if login => CKS_RO_PUBLIC_SESSION,
+        (Some(Role::So), _) => CKS_RW_SO_FUNCTIONS,
+        (_, true) => CKS_RW_USER_FUNCTIONS,
+        (_, false) => CKS_RO_USER_FUNCTIONS,
+    };
+    let flags = match writable {
+        true => CKF_SERIAL_SESSION | CKF_RW_SESSION,
+        false => CKF_SERIAL_SESSION,
     };
     CK_SESSION_INFO {
         slotID: slot,

@@ -1,7 +1,7 @@
 //! devkey's PKCS#11 module: the Cryptoki interfaces 2.40, 3.0 and 3.2 over the library's tokens.
 //!
 //! It knows PKCS#11 and no device. Layers, each importing only lower ones:
-//! `entry` → `module` → `slot`, `session` → `op` → `template`, `mech`, `object` → `attr`;
+//! `entry` → `login` → `module` → `slot`, `session` → `op` → `template`, `mech`, `object` → `attr`;
 //! `raw` and `rv` are below all.
 
 #![deny(unsafe_code)]
@@ -10,6 +10,7 @@ mod attr;
 mod entry;
 mod info;
 mod logger;
+mod login;
 mod mech;
 mod module;
 mod object;

@@ -9,12 +9,14 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::path::Path;
 use std::process;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
-use devkey::config::{Config, Environment};
+use devkey::config::{Config, Environment, FoundToken};
 use devkey::service::Link;
+use devkey::store::Role;
 
 use crate::logger;
 use crate::object::new_handle;
@@ -28,6 +30,8 @@ static STATE: ArcSwapOption<Module> = ArcSwapOption::const_empty();
 /// The state of a process.
 pub(crate) struct Module {
     pid: u32,
+    /// The token that this module alone is for.
+    name: Option<String>,
     config: Config,
     link: Arc<Link>,
     /// Held by the one thread that looks for tokens.
@@ -83,9 +87,17 @@ pub(crate) fn current() -> Result<Arc<Module>> {
 }
 
 /// Does something in a session.
+///
+/// A token that says that nobody is logged in knows better: the key service may have ended.
 pub(crate) fn with<T>(session: Ulong, then: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
     let session = current()?.session(session, |open| open.session.clone())?;
-    then(&mut lock(&session))
+    let mut session = lock(&session);
+    let ended = session.end_what_was_before();
+    let done = then(&mut session);
+    if done.as_ref().err() == Some(&Rv::USER_NOT_LOGGED_IN) {
+        session.slot.login_is_lost(ended);
+    }
+    done
 }
 
 /// Closes a session in which the module panicked and opens its token anew.
@@ -106,12 +118,18 @@ impl Module {
         let link = Arc::new(Link::new(config.devkeyd.clone(), raw::spawn));
         Ok(Module {
             pid: process::id(),
+            name: raw::own_file().as_deref().and_then(token_of),
             config,
             link,
             looking: Mutex::default(),
             slots: Mutex::default(),
             sessions: Mutex::default(),
         })
+    }
+
+    /// The way to the key service.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     fn is_ours(&self) -> bool {
@@ -123,8 +141,8 @@ impl Module {
         let _alone = lock(&self.looking);
         let slots = lock(&self.slots).clone();
         let mut now: Vec<Arc<Slot>> = Vec::new();
-        for found in self.config.tokens() {
-            if let Some(known) = slots.iter().find(|known| known.is(&found)) {
+        for found in self.shown(self.config.tokens(), |found| found) {
+            if let Some(known) = slots.iter().find(|known| known.is(&found, &self.link)) {
                 now.push(known.clone());
                 continue;
             }
@@ -134,7 +152,27 @@ impl Module {
                 Err(e) => log::warn!("token {}: {e}", found.name),
             }
         }
+        for offer in self.shown(self.config.offers(), |offer| &offer.token) {
+            let known = slots.iter().find(|known| known.offers(&offer)).cloned();
+            let taken = |id| now.iter().chain(slots.iter()).any(|slot| slot.id == id);
+            now.push(known.unwrap_or_else(|| Arc::new(Slot::blank(offer, taken))));
+        }
         *lock(&self.slots) = now;
+    }
+
+    /// Those that this module is for: a module with a name shows the token of that name alone, the
+    /// user's own before the system's. One without shows all that are not for such modules only.
+    fn shown<T>(&self, mut all: Vec<T>, token: impl Fn(&T) -> &FoundToken) -> Vec<T> {
+        let Some(name) = &self.name else {
+            all.retain(|one| !token(one).alone);
+            return all;
+        };
+        all.retain(|one| token(one).name == *name);
+        if all.iter().any(|one| token(one).own) {
+            all.retain(|one| token(one).own);
+        }
+        all.truncate(1);
+        all
     }
 
     /// The slots' ids, always in the same order.
@@ -151,17 +189,23 @@ impl Module {
 
     /// C_OpenSession: always works for a slot that there is, whatever became of the device. One
     /// client waits for ever otherwise, and another wants to write before it knows whether it may.
+    /// But for the SO, who has no sessions that only read.
     pub(crate) fn open(&self, slot: Ulong, writable: bool) -> Result<Ulong> {
         let slot = self.slot(slot)?;
         let handle = new_handle();
         let session = Session::new(handle, slot.clone(), writable);
         slot.objects().begin_session(handle);
         let open = Open {
-            slot,
+            slot: slot.clone(),
             writable,
             session: Arc::new(Mutex::new(session)),
         };
         lock(&self.sessions).insert(handle, open);
+        // After it can be counted: the SO's login looks at the count after it took effect.
+        if !writable && slot.who() == Some(Role::So) {
+            let _ = self.close(handle);
+            return Err(Rv::SESSION_READ_WRITE_SO_EXISTS);
+        }
         Ok(handle)
     }
 
@@ -216,6 +260,14 @@ impl Module {
     }
 }
 
+/// The token that a module's file is named after: `devkey-pkcs11@NAME.so`. Nothing can be called by
+/// an empty name, so such a module shows nothing.
+fn token_of(file: &Path) -> Option<String> {
+    let name = file.file_name()?.to_string_lossy();
+    let (_, token) = name.rsplit_once('@')?;
+    Some(token.strip_suffix(".so").unwrap_or(token).to_owned())
+}
+
 /// Leaves what a parent process made as it is, but for its connection to the key service: held
 /// open here, it would keep the service alive after the parent. Nothing is sent on it.
 fn forget(inherited: Option<Arc<Module>>) {
@@ -224,5 +276,20 @@ fn forget(inherited: Option<Arc<Module>>) {
             raw::close_inherited(fd, inode);
         }
         mem::forget(inherited);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_named_by_what_stands_behind_the_at_sign() {
+        let named = |file: &str| token_of(Path::new(file));
+        assert_eq!(named("/usr/lib/libdevkey_pkcs11.so"), None);
+        assert_eq!(named("/a@b/libdevkey_pkcs11.so"), None);
+        assert_eq!(named("/x/devkey-pkcs11@web.so").as_deref(), Some("web"));
+        assert_eq!(named("devkey@a.b.so").as_deref(), Some("a.b"));
+        assert_eq!(named("/x/devkey@.so").as_deref(), Some(""));
     }
 }

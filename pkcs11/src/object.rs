@@ -74,6 +74,8 @@ pub(crate) struct SecretKey {
     pub(crate) sensitive: bool,
     /// `CKA_EXTRACTABLE`
     pub(crate) extractable: bool,
+    /// `CKA_PRIVATE`: gone with the login.
+    pub(crate) private: bool,
 }
 
 impl Object {
@@ -109,6 +111,15 @@ impl Object {
             Body::Public(_) | Body::Foreign(_) => Class::Public,
             Body::Certificate(_) => Class::Certificate,
             Body::Secret(_) => Class::Secret,
+        }
+    }
+
+    /// `CKA_PRIVATE`
+    pub(crate) fn is_private(&self) -> bool {
+        match &self.body {
+            Body::Private(_) => true,
+            Body::Secret(secret) => secret.private,
+            Body::Public(_) | Body::Certificate(_) | Body::Foreign(_) => false,
         }
     }
 
@@ -151,6 +162,8 @@ impl Object {
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     shown: Arc<Listing>,
+    /// Whether private ones are among them.
+    private: bool,
     stored: HashMap<Ulong, Arc<Object>>,
     handles: HashMap<(Class, ObjectId), Ulong>,
     /// Sessions that are open: only they get objects.
@@ -160,9 +173,9 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// Shows what the store holds now.
-    pub(crate) fn refresh(&mut self, listing: Arc<Listing>) {
-        if Arc::ptr_eq(&listing, &self.shown) {
+    /// Shows what the store holds now, private objects too where somebody is logged in.
+    pub(crate) fn refresh(&mut self, listing: Arc<Listing>, private: bool) {
+        if Arc::ptr_eq(&listing, &self.shown) && self.private == private {
             return;
         }
         let pairs = listing.keys.iter().flat_map(Object::pair);
@@ -172,7 +185,8 @@ impl Objects {
             .map(|c| Object::certificate(c, listing.key_of(c)));
         let mut handles = HashMap::new();
         let mut stored = HashMap::new();
-        for object in pairs.chain(certificates) {
+        let all = pairs.chain(certificates);
+        for object in all.filter(|object| private || !object.is_private()) {
             let Some(id) = object.stored() else { continue };
             let name = (object.class(), id.clone());
             let handle = self.handles.get(&name).copied();
@@ -181,6 +195,17 @@ impl Objects {
             stored.insert(handle, Arc::new(object));
         }
         (self.stored, self.handles, self.shown) = (stored, handles, listing);
+        self.private = private;
+    }
+
+    /// Ends the handles of private objects, and for good: later ones get others. Those of sessions
+    /// are destroyed (PKCS#11 3.0 §5.6.9).
+    pub(crate) fn hide_private(&mut self) {
+        self.private = false;
+        self.stored.retain(|_, object| !object.is_private());
+        self.handles
+            .retain(|(class, _), _| *class != Class::Private);
+        self.passing.retain(|_, (_, object)| !object.is_private());
     }
 
     /// Lets a session have objects.

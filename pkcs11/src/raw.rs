@@ -7,6 +7,7 @@
 
 mod answer;
 mod call;
+mod file;
 mod structures;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_ulong};
@@ -25,6 +26,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 pub(crate) use answer::{Answer, Room, fill, put_list};
 pub(crate) use call::{Argument, entries, guard};
+pub(crate) use file::own_file;
 pub(crate) use structures::{Attribute, Mechanism, attributes};
 
 use crate::rv::{Result, Rv};

@@ -2,6 +2,7 @@
 
 use cryptoki_sys::*;
 use devkey::Error;
+use devkey::store::Role;
 
 /// The result of everything in the module.
 pub(crate) type Result<T, E = Rv> = std::result::Result<T, E>;
@@ -49,21 +50,29 @@ values! {
     OPERATION_ACTIVE = CKR_OPERATION_ACTIVE;
     OPERATION_NOT_INITIALIZED = CKR_OPERATION_NOT_INITIALIZED;
     PARAMETER_SET_NOT_SUPPORTED = CKR_PARAMETER_SET_NOT_SUPPORTED;
+    PIN_INCORRECT = CKR_PIN_INCORRECT;
+    PIN_INVALID = CKR_PIN_INVALID;
+    PIN_LEN_RANGE = CKR_PIN_LEN_RANGE;
     RANDOM_SEED_NOT_SUPPORTED = CKR_RANDOM_SEED_NOT_SUPPORTED;
     SESSION_CLOSED = CKR_SESSION_CLOSED;
     SESSION_EXISTS = CKR_SESSION_EXISTS;
     SESSION_HANDLE_INVALID = CKR_SESSION_HANDLE_INVALID;
     SESSION_PARALLEL_NOT_SUPPORTED = CKR_SESSION_PARALLEL_NOT_SUPPORTED;
     SESSION_READ_ONLY = CKR_SESSION_READ_ONLY;
+    SESSION_READ_ONLY_EXISTS = CKR_SESSION_READ_ONLY_EXISTS;
+    SESSION_READ_WRITE_SO_EXISTS = CKR_SESSION_READ_WRITE_SO_EXISTS;
     SIGNATURE_INVALID = CKR_SIGNATURE_INVALID;
     SIGNATURE_LEN_RANGE = CKR_SIGNATURE_LEN_RANGE;
     SLOT_ID_INVALID = CKR_SLOT_ID_INVALID;
     STATE_UNSAVEABLE = CKR_STATE_UNSAVEABLE;
     TEMPLATE_INCOMPLETE = CKR_TEMPLATE_INCOMPLETE;
     TEMPLATE_INCONSISTENT = CKR_TEMPLATE_INCONSISTENT;
+    TOKEN_NOT_RECOGNIZED = CKR_TOKEN_NOT_RECOGNIZED;
     TOKEN_WRITE_PROTECTED = CKR_TOKEN_WRITE_PROTECTED;
     USER_ALREADY_LOGGED_IN = CKR_USER_ALREADY_LOGGED_IN;
+    USER_ANOTHER_ALREADY_LOGGED_IN = CKR_USER_ANOTHER_ALREADY_LOGGED_IN;
     USER_NOT_LOGGED_IN = CKR_USER_NOT_LOGGED_IN;
+    USER_PIN_NOT_INITIALIZED = CKR_USER_PIN_NOT_INITIALIZED;
     USER_TYPE_INVALID = CKR_USER_TYPE_INVALID;
 }
 
@@ -106,6 +115,24 @@ impl Rv {
         match (is_missing(&error), Rv::of_write(error)) {
             (true, _) => Rv::OBJECT_HANDLE_INVALID,
             (false, rv) => rv,
+        }
+    }
+
+    /// What a failed login means. Where the SO has no PIN, there is no SO.
+    pub(crate) fn of_login(error: Error, role: Role) -> Rv {
+        match (&error, role) {
+            (Error::PinNotSet, Role::So) => Rv::USER_TYPE_INVALID,
+            _ => Rv::from(error),
+        }
+    }
+
+    /// What a failed attempt to make a token means.
+    pub(crate) fn of_creation(error: Error) -> Rv {
+        match Rv::of_write(error) {
+            // Another process was faster: what is there now is looked at anew.
+            Rv::TEMPLATE_INCONSISTENT => Rv::FUNCTION_FAILED,
+            Rv::ATTRIBUTE_VALUE_INVALID => Rv::ARGUMENTS_BAD,
+            rv => rv,
         }
     }
 

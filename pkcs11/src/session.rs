@@ -22,6 +22,8 @@ pub(crate) struct Session {
     pub(crate) slot: Arc<Slot>,
     /// Whether it may change the token.
     pub(crate) writable: bool,
+    /// How many logins had ended when its operations began.
+    ended: u64,
     search: Option<IntoIter<Ulong>>,
     signing: Option<Signing>,
     verifying: Option<Verifying>,
@@ -37,11 +39,21 @@ pub(crate) struct Cancelled {
     pub(crate) decrypt: bool,
 }
 
+impl Cancelled {
+    const ALL: Cancelled = Cancelled {
+        search: true,
+        sign: true,
+        verify: true,
+        decrypt: true,
+    };
+}
+
 impl Session {
     /// A session without any operation.
     pub(crate) fn new(handle: Ulong, slot: Arc<Slot>, writable: bool) -> Self {
         Session {
             handle,
+            ended: slot.ended(),
             slot,
             writable,
             search: None,
@@ -49,6 +61,16 @@ impl Session {
             verifying: None,
             decrypting: None,
         }
+    }
+
+    /// Ends what began before a logout. Gives the number of logins that have ended.
+    pub(crate) fn end_what_was_before(&mut self) -> u64 {
+        let ended = self.slot.ended();
+        if self.ended != ended {
+            self.cancel(Cancelled::ALL);
+            self.ended = ended;
+        }
+        ended
     }
 
     /// C_SessionCancel.
@@ -102,8 +124,11 @@ impl Session {
         let object = self.slot.objects().get(object)?;
         let id = object.stored().ok_or(Rv::ACTION_PROHIBITED)?;
         self.writable()?;
+        if object.class() != Class::Certificate {
+            self.users()?;
+        }
         let names = template.new_names(&object)?;
-        let changed = self.slot.token().rename(id, &names);
+        let changed = self.slot.token()?.rename(id, &names);
         changed.map_err(Rv::of_object)?;
         self.slot.fresh_objects().map(|_| ())
     }
@@ -113,7 +138,7 @@ impl Session {
         match template.new_object()? {
             NewObject::Certificate(request) => {
                 self.writable()?;
-                let made = self.slot.token().add_certificate(&request);
+                let made = self.slot.token()?.add_certificate(&request);
                 self.made(Class::Certificate, &made.map_err(Rv::of_write)?.id)
             }
             NewObject::PublicKey(key, names) => {
@@ -134,7 +159,7 @@ impl Session {
             return Ok(());
         };
         self.writable()?;
-        let gone = self.slot.token().delete(id);
+        let gone = self.slot.token()?.delete(id);
         gone.map_err(Rv::of_object)?;
         self.slot.fresh_objects().map(|_| ())
     }
@@ -151,7 +176,8 @@ impl Session {
             Template::key_pair(pairs, public, private, capabilities)
         })?;
         self.writable()?;
-        let made = self.slot.token().generate(&request);
+        self.users()?;
+        let made = self.slot.token()?.generate(&request);
         let id = made.map_err(Rv::of_write)?.id;
         Ok((
             self.made(Class::Public, &id)?,
@@ -178,7 +204,7 @@ impl Session {
         if length == 0 || length > size {
             return Err(Rv::KEY_SIZE_RANGE);
         }
-        let agreed = self.slot.token().agree(&record, &peer);
+        let agreed = self.slot.token()?.agree(&record, &peer);
         let mut value = agreed.map_err(Rv::of_key)?;
         value.expose_mut().rotate_left(size - length);
         value.truncate(length);
@@ -186,6 +212,7 @@ impl Session {
             value,
             sensitive: wanted.sensitive,
             extractable: wanted.extractable,
+            private: self.slot.has_pins(),
         };
         let names = wanted.names;
         self.add(
@@ -216,7 +243,7 @@ impl Session {
 
     /// C_Sign. To ask for the length, or with too little room, asks no device.
     pub(crate) fn sign(&mut self, data: Result<&[u8]>, room: Result<Room>) -> Result<Answer<u8>> {
-        let token = self.slot.token();
+        let token = self.slot.token()?;
         self.signed(room, |signing| signing.sign(&*token, data?))
     }
 
@@ -230,7 +257,7 @@ impl Session {
 
     /// C_SignFinal.
     pub(crate) fn sign_final(&mut self, room: Result<Room>) -> Result<Answer<u8>> {
-        let token = self.slot.token();
+        let token = self.slot.token()?;
         self.signed(room, |signing| signing.finish(&*token))
     }
 
@@ -315,7 +342,7 @@ impl Session {
             .decrypting
             .take()
             .ok_or(Rv::OPERATION_NOT_INITIALIZED)?;
-        let answer = decrypting.decrypt(&*self.slot.token(), data?, room?)?;
+        let answer = decrypting.decrypt(&*self.slot.token()?, data?, room?)?;
         if !matches!(answer, Answer::Done(_)) {
             self.decrypting = Some(decrypting);
         }
@@ -346,6 +373,14 @@ impl Session {
         self.key(handle)?.private().cloned()
     }
 
+    /// Keys are the user's affair, and not the SO's.
+    fn users(&self) -> Result<()> {
+        match self.slot.is_users() {
+            true => Ok(()),
+            false => Err(Rv::USER_NOT_LOGGED_IN),
+        }
+    }
+
     fn writable(&self) -> Result<()> {
         match self.writable {
             true => Ok(()),
@@ -365,6 +400,11 @@ impl Session {
             id,
             body,
         };
-        self.slot.objects().add(self.handle, object)
+        let mut objects = self.slot.objects();
+        // Under the lock of the objects: who logs out meanwhile finds it there.
+        if object.is_private() {
+            self.users()?;
+        }
+        objects.add(self.handle, object)
     }
 }

@@ -1,14 +1,15 @@
 //! A slot: one token, its objects and who is logged in.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use devkey::config::FoundToken;
+use devkey::config::{FoundToken, Offer};
 use devkey::key::Hash;
 use devkey::provider::{BackEnd, Capability};
 use devkey::service::Link;
-use devkey::store::{Store, TokenRecord};
-use devkey::token::Token;
+use devkey::store::record::FORMAT;
+use devkey::store::{Role, Store, TokenRecord};
+use devkey::token::{Pin, PinState, Token};
 
 use crate::object::Objects;
 use crate::raw::Ulong;
@@ -20,16 +21,28 @@ const BACK_ENDS: &[BackEnd] = &[
     devkey::backends::puf::IN_HOST,
 ];
 
-/// A slot, which always has a token in it.
+/// A slot: with a token in it, or with a place where one may be made.
 #[derive(Debug)]
 pub(crate) struct Slot {
     /// Its id: stable as long as the token is, whatever other tokens there are.
     pub(crate) id: Ulong,
     /// Where the token is.
     pub(crate) found: FoundToken,
-    token: Mutex<Arc<dyn Token>>,
+    content: Mutex<Content>,
     objects: Mutex<Objects>,
-    logged_in: AtomicBool,
+    /// Who is logged in, for all sessions.
+    who: Mutex<Option<Role>>,
+    /// Held by the one thread that logs in or out, which may take the device a while.
+    changing: Mutex<()>,
+    /// How many logins of this slot have ended: what began before the last of these is over.
+    ended: AtomicU64,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    Token(Arc<dyn Token>),
+    /// No token yet, and what there is to say of it.
+    Blank(Arc<(Offer, TokenRecord)>),
 }
 
 impl Slot {
@@ -40,43 +53,95 @@ impl Slot {
         taken: impl Fn(Ulong) -> bool,
     ) -> devkey::Result<Self> {
         let token = found.open(BACK_ENDS, link)?;
-        let mut id = slot_id(token.store().token(), found);
+        Ok(Slot::new(found, Content::Token(token), taken))
+    }
+
+    /// A slot for a token that may be made.
+    pub(crate) fn blank(offer: Offer, taken: impl Fn(Ulong) -> bool) -> Self {
+        let found = offer.token.clone();
+        let record = nothing_yet(&offer);
+        Slot::new(&found, Content::Blank(Arc::new((offer, record))), taken)
+    }
+
+    fn new(found: &FoundToken, content: Content, taken: impl Fn(Ulong) -> bool) -> Self {
+        let mut id = content.record(|record| slot_id(record, found));
         while taken(id) {
             id = (id + 1) & MAX_ID;
         }
-        Ok(Slot {
+        Slot {
             id,
             found: found.clone(),
-            token: Mutex::new(token),
+            content: Mutex::new(content),
             objects: Mutex::default(),
-            logged_in: AtomicBool::new(false),
-        })
+            who: Mutex::default(),
+            changing: Mutex::default(),
+            ended: AtomicU64::new(0),
+        }
     }
 
     /// The token.
-    pub(crate) fn token(&self) -> Arc<dyn Token> {
-        lock(&self.token).clone()
+    pub(crate) fn token(&self) -> Result<Arc<dyn Token>> {
+        match lock(&self.content).clone() {
+            Content::Token(token) => Ok(token),
+            Content::Blank(_) => Err(Rv::TOKEN_NOT_RECOGNIZED),
+        }
     }
 
-    /// Opens the token anew, after a defect may have left it half changed. Handles and the objects
-    /// of other sessions stay as they are: the next listing refreshes what is stored.
+    /// Whether there is no token yet.
+    pub(crate) fn is_blank(&self) -> bool {
+        matches!(&*lock(&self.content), Content::Blank(_))
+    }
+
+    /// Makes the token of a blank slot, which keeps its id.
+    pub(crate) fn initialise(&self, link: &Arc<Link>, label: &str, so: &Pin) -> Result<()> {
+        let Content::Blank(blank) = lock(&self.content).clone() else {
+            return Err(Rv::SESSION_EXISTS);
+        };
+        let (offer, _) = &*blank;
+        let token = offer.create(BACK_ENDS, link, label, so);
+        *lock(&self.content) = Content::Token(token.map_err(Rv::of_creation)?);
+        Ok(())
+    }
+
+    /// Opens the token anew, after a defect may have left it half changed, or another process
+    /// changed it. Handles and the objects of other sessions stay as they are: the next listing
+    /// refreshes what is stored. Nobody is logged in to it.
     pub(crate) fn reopen(&self, link: &Arc<Link>) {
+        if self.who().is_some() && self.has_pins() {
+            self.end_login();
+        }
         match self.found.open(BACK_ENDS, link) {
-            Ok(token) => *lock(&self.token) = token,
+            Ok(token) => *lock(&self.content) = Content::Token(token),
             Err(e) => log::error!("{}: {e}", self.found.name),
         }
     }
 
-    /// Whether this is the slot of what another look found: the same token in the same place.
-    pub(crate) fn is(&self, found: &FoundToken) -> bool {
-        self.found.dir == found.dir
-            && Store::open(&found.dir)
-                .is_ok_and(|there| self.record(|record| record.serial == there.token().serial))
+    /// Whether this is the slot of what another look found: the same token in the same place, or
+    /// the one that was made where there was none. A token that was renamed is opened anew.
+    pub(crate) fn is(&self, found: &FoundToken, link: &Arc<Link>) -> bool {
+        if self.found.dir != found.dir {
+            return false;
+        }
+        let Ok(there) = Store::open(&found.dir) else {
+            return false;
+        };
+        let there = there.token();
+        let (same, renamed) = self.record(|r| (r.serial == there.serial, r.label != there.label));
+        if self.is_blank() || (same && renamed) {
+            self.reopen(link);
+        }
+        same || self.record(|record| record.serial == there.serial)
+    }
+
+    /// Whether this is the slot of a place where there is no token yet.
+    pub(crate) fn offers(&self, offer: &Offer) -> bool {
+        self.is_blank() && self.found.dir == offer.token.dir
     }
 
     /// Does something with the token's record.
     pub(crate) fn record<T>(&self, then: impl FnOnce(&TokenRecord) -> T) -> T {
-        then(self.token().store().token())
+        let content = lock(&self.content).clone();
+        content.record(then)
     }
 
     /// What the token can do.
@@ -84,34 +149,124 @@ impl Slot {
         self.record(|record| then(&record.capabilities))
     }
 
+    /// Whether its keys want a login.
+    pub(crate) fn has_pins(&self) -> bool {
+        self.record(|record| record.pin)
+    }
+
+    /// What the store says of a PIN now; `None` where none is set. One that cannot be read is there.
+    pub(crate) fn pin(&self, role: Role) -> Option<PinState> {
+        let state = PinState::of(self.token().ok()?.store(), role);
+        state.unwrap_or_else(|e| {
+            log::warn!("{}: {e}", self.found.name);
+            Some(PinState {
+                left: u32::MAX,
+                of: u32::MAX,
+                to_be_changed: false,
+            })
+        })
+    }
+
     /// The objects as they were last seen.
     pub(crate) fn objects(&self) -> MutexGuard<'_, Objects> {
         lock(&self.objects)
     }
 
-    /// The objects as they are now, those of other processes among them.
+    /// The objects as they are now, those of other processes among them; private ones for the user.
     pub(crate) fn fresh_objects(&self) -> Result<MutexGuard<'_, Objects>> {
-        let listing = self.token().store().list().map_err(Rv::of_listing)?;
+        if self.is_blank() {
+            return Ok(self.objects());
+        }
+        let listing = self.token()?.store().list().map_err(Rv::of_listing)?;
         let mut objects = self.objects();
-        objects.refresh(listing);
+        // Under the lock of the objects: who logs out meanwhile hides them after this.
+        objects.refresh(listing, self.is_users());
         Ok(objects)
     }
 
-    /// Logs the user in. On a token without a PIN that means nothing, but clients count on the
-    /// second attempt to be told so.
-    pub(crate) fn log_in(&self) -> Result<()> {
-        match self.logged_in.swap(true, Ordering::Relaxed) {
-            true => Err(Rv::USER_ALREADY_LOGGED_IN),
-            false => Ok(()),
+    /// Who is logged in.
+    pub(crate) fn who(&self) -> Option<Role> {
+        *lock(&self.who)
+    }
+
+    /// Whether private keys are there: for the user, and for everybody where there are no PINs.
+    pub(crate) fn is_users(&self) -> bool {
+        self.who() == Some(Role::User) || !self.has_pins()
+    }
+
+    /// How many logins have ended.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Keeps other logins and logouts waiting.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.changing)
+    }
+
+    /// Notes who is logged in.
+    pub(crate) fn log_in(&self, role: Role) {
+        *lock(&self.who) = Some(role);
+    }
+
+    /// Logs out. Without PINs that means nothing, but clients count on being told.
+    pub(crate) fn log_out(&self) -> Result<()> {
+        let _alone = self.changing();
+        match (self.who(), self.has_pins()) {
+            (None, _) => return Err(Rv::USER_NOT_LOGGED_IN),
+            (Some(_), true) => self.end_login(),
+            (Some(_), false) => *lock(&self.who) = None,
+        }
+        Ok(())
+    }
+
+    /// The token says that nobody is logged in: the key service was started anew since. Unless the
+    /// login has ended anyway, by the count of those, it ends here too.
+    pub(crate) fn login_is_lost(&self, ended: u64) {
+        let _alone = self.changing();
+        if self.who() == Some(Role::User) && self.ended() == ended {
+            self.end_login();
         }
     }
 
-    /// Logs the user out.
-    pub(crate) fn log_out(&self) -> Result<()> {
-        match self.logged_in.swap(false, Ordering::Relaxed) {
-            true => Ok(()),
-            false => Err(Rv::USER_NOT_LOGGED_IN),
+    /// Forgets who is logged in, then what only they may see, here and where the token is.
+    pub(crate) fn end_login(&self) {
+        *lock(&self.who) = None;
+        self.ended.fetch_add(1, Ordering::AcqRel);
+        self.objects().hide_private();
+        // A key service that cannot be reached, or that is given up, logs out by ending.
+        let told = self.token().map(|token| token.logout());
+        if let Ok(Err(e)) = told {
+            log::warn!("{}: {e}", self.found.name);
         }
+    }
+}
+
+impl Content {
+    fn record<T>(&self, then: impl FnOnce(&TokenRecord) -> T) -> T {
+        match self {
+            Content::Token(token) => then(token.store().token()),
+            Content::Blank(blank) => then(&blank.1),
+        }
+    }
+}
+
+/// What there is to say of a token that is not there: its serial tells places apart.
+fn nothing_yet(offer: &Offer) -> TokenRecord {
+    let place = Hash::Sha256.digest(offer.token.dir.as_os_str().as_encoded_bytes());
+    let serial = place.iter().take(8).map(|byte| format!("{byte:02x}"));
+    TokenRecord {
+        version: FORMAT,
+        label: String::new(),
+        serial: serial.collect(),
+        model: String::new(),
+        back_end: offer.back_end.clone(),
+        hardware: false,
+        binding: None,
+        settings: Default::default(),
+        pin: true,
+        capabilities: Vec::new(),
+        secret: None,
     }
 }
 
@@ -156,6 +311,7 @@ mod tests {
             dir: dir.to_owned(),
             settings: Vec::new(),
             own: true,
+            alone: false,
         };
         (Slot::open(&found, &link, |_| false).unwrap(), link)
     }
@@ -170,7 +326,7 @@ mod tests {
             usage: Usage::SIGN,
             names: Names::default(),
         };
-        slot.token().generate(&request).unwrap();
+        slot.token().unwrap().generate(&request).unwrap();
         slot.objects().begin_session(1);
         let peer = Object {
             label: String::new(),
@@ -184,9 +340,9 @@ mod tests {
         };
         let before = handles(&slot);
         assert_eq!(before.len(), 3);
-        let token = slot.token();
+        let token = slot.token().unwrap();
         slot.reopen(&link);
-        assert!(!Arc::ptr_eq(&token, &slot.token()));
+        assert!(!Arc::ptr_eq(&token, &slot.token().unwrap()));
         assert_eq!(handles(&slot), before);
     }
 
@@ -195,17 +351,18 @@ mod tests {
     fn a_slot_is_known_by_directory_and_serial() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("t");
-        let (known, _) = slot(&place);
-        assert!(known.is(&known.found));
+        let (known, link) = slot(&place);
+        assert!(known.is(&known.found, &link));
         let (other, _) = slot(&dir.path().join("u"));
-        assert!(!known.is(&other.found));
+        assert!(!known.is(&other.found, &link));
         std::fs::rename(&place, dir.path().join("v")).unwrap();
         let (another, _) = slot(&place);
-        assert!(!known.is(&another.found));
+        assert!(!known.is(&another.found, &link));
         let moved = dir.path().join("v");
-        assert!(!known.is(&FoundToken {
+        let moved = FoundToken {
             dir: moved,
             ..known.found.clone()
-        }));
+        };
+        assert!(!known.is(&moved, &link));
     }
 }
