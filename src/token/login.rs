@@ -356,6 +356,7 @@ impl LocalToken {
 fn unless_read_only<T>(done: Result<T>) -> Result<Option<T>> {
     match done {
         Ok(done) => Ok(Some(done)),
+        // What was read before had owner and mode as they should be.
         Err(Error::ReadOnly(_) | Error::Refused { .. }) => Ok(None),
         Err(e) => Err(e),
     }
