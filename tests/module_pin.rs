@@ -235,7 +235,7 @@ fn r10_flags_of_pins_are_fresh_at_each_call() {
     assert_eq!(p.flags(), always);
     assert_eq!(call!(p.m, C_Logout, session), CKR_OK);
     // Another process lets the user's be changed.
-    let other = devkey::token::LocalToken::open(
+    let other = LocalToken::open(
         &file::BACK_END,
         Store::open(&p.m.token_dir()).unwrap(),
         &Default::default(),

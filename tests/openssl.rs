@@ -22,6 +22,14 @@ on_each_back_end!(
     mutual_tls_by_a_default_in_openssl_cnf,
 );
 
+with_pins_on_each_back_end!(
+    signatures_verify,
+    requests_and_certificates,
+    mutual_tls_by_the_engine_flag,
+    mutual_tls_by_openssl_cnf,
+    a_pin_comes_from_a_file,
+);
+
 const HASHES: [&str; 3] = ["-sha256", "-sha384", "-sha512"];
 
 /// `openssl dgst`: every hash, every way to the engine; a changed message does not verify.
@@ -35,6 +43,31 @@ fn signatures_verify(device: &Device) {
                 verify(device, &key, hash, &[], &signature, &changed).fails();
             }
         }
+    }
+}
+
+/// `pin-source` of the URI; a wrong PIN in it is one try and a clean failure, and the right one
+/// takes it back.
+fn a_pin_comes_from_a_file(device: &Device) {
+    let [message, _] = messages(device);
+    let mut key = device.key("ec-p256", "source");
+    let (bare, _) = key.uri.split_once('?').unwrap();
+    key.uri = format!("{bare}?pin-source=file:{}", device.path("given").display());
+    for engine in Engine::ALL {
+        device.secret("given", "wrong-pin");
+        let output = device.path("no-signature");
+        engine
+            .openssl(device, "dgst")
+            .args(["-sha256", "-out"])
+            .arg(output)
+            .args(engine.key("-sign", "-keyform", &key))
+            .arg(&message)
+            .fails();
+        assert_eq!(device.tries_used(Device::TOKEN), 1, "{engine:?}");
+        device.secret("given", Device::PIN);
+        let signature = sign(device, engine, &key, "-sha256", &[], &message);
+        verify(device, &key, "-sha256", &[], &signature, &message).ok();
+        assert_eq!(device.tries_used(Device::TOKEN), 0, "{engine:?}");
     }
 }
 

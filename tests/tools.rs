@@ -27,6 +27,8 @@ on_each_back_end!(
     a_key_made_elsewhere_is_seen,
 );
 
+with_pins_on_each_back_end!(gnutls_handshakes);
+
 fn pkcs11_tool_lists(device: &Device) {
     let tool = || device.pkcs11_tool();
     let slots = tool().arg("--list-slots").ok();

@@ -23,6 +23,13 @@ on_each_back_end!(
     nginx_with_a_default_in_openssl_cnf,
 );
 
+// The PIN stands in the configuration; each worker logs in for itself.
+with_pins_on_each_back_end!(
+    curl_shows_its_certificate,
+    nginx_with_ssl_engine,
+    nginx_with_openssl_cnf,
+);
+
 /// How many connections nginx has to serve at once.
 const CONNECTIONS: usize = 40;
 

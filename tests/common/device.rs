@@ -25,6 +25,8 @@ pub(crate) struct Device {
     swtpm: Option<Server>,
     dir: TempDir,
     backend: Backend,
+    /// Whether the token has PINs.
+    pins: bool,
 }
 
 /// A key of a device, and what its users need.
@@ -46,8 +48,22 @@ impl Device {
     /// The token's name and label.
     pub(crate) const TOKEN: &str = "machine";
 
+    /// The user's PIN of a token that has one.
+    pub(crate) const PIN: &str = "243601";
+    /// The SO's.
+    pub(crate) const SO_PIN: &str = "so-907133";
+
     /// A device with an empty token.
     pub(crate) fn new(backend: Backend) -> Self {
+        Self::made(backend, false)
+    }
+
+    /// A device with an empty token that has PINs.
+    pub(crate) fn with_pins(backend: Backend) -> Self {
+        Self::made(backend, true)
+    }
+
+    fn made(backend: Backend, pins: bool) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("devkey-")
             .tempdir()
@@ -60,17 +76,39 @@ impl Device {
             swtpm: None,
             dir,
             backend,
+            pins,
         };
         let devkeyd = Path::new(env!("CARGO_BIN_EXE_devkeyd"));
         fs::write(device.config(), device.toml(devkeyd)).unwrap();
+        for (name, pin) in [("pin", Self::PIN), ("so-pin", Self::SO_PIN)] {
+            device.secret(name, pin);
+        }
         let mut init = device.devkey().arg("init");
         if backend == Backend::Tpm {
             let (swtpm, tcti) = device.start_tpm();
             device.swtpm = Some(swtpm);
             init = init.args(["--tpm", "--tcti", &tcti]);
         }
+        if pins {
+            init = init.args(["--pin", "--pin-file"]).arg(device.path("pin"));
+            init = init.arg("--so-pin-file").arg(device.path("so-pin"));
+        }
         init.arg(Self::TOKEN).ok();
         device
+    }
+
+    /// Writes a file that nobody else can read.
+    pub(crate) fn secret(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    /// The tries used of the user's PIN of a token, as the store has them.
+    pub(crate) fn tries_used(&self, token: &str) -> u32 {
+        let store = devkey::store::Store::open(&self.store().join(token)).unwrap();
+        store.tries_used(devkey::store::Role::User).unwrap()
     }
 
     /// What keeps the keys.
@@ -119,6 +157,8 @@ impl Device {
     pub(crate) fn key(&self, kind: &str, label: &str) -> Key {
         self.devkey()
             .args(["key", "new", "--token", Self::TOKEN, "--kind", kind, label])
+            .args(self.pins.then(|| "--pin-file"))
+            .args(self.pins.then(|| self.path("pin")))
             .seconds(120)
             .ok();
         let show = |format: &str| {
@@ -139,7 +179,7 @@ impl Device {
         let key = Key {
             label: label.to_owned(),
             kind: kind.to_owned(),
-            uri: show("uri").trim().to_owned(),
+            uri: show("uri").trim().to_owned() + &self.login(),
             pem: self.path(format!("{label}.pub.pem")),
             ssh: self.path(format!("{label}.pub")),
         };
@@ -159,6 +199,14 @@ impl Device {
         let paths = [self.store(), self.config()];
         Run::new("chgrp").args(["-R", group]).args(&paths).ok();
         Run::new("chmod").args(["-R", "g+rX"]).args(&paths).ok();
+    }
+
+    /// How a URI hands over the PIN (RFC 7512 §2.4).
+    fn login(&self) -> String {
+        match self.pins {
+            true => format!("?pin-value={}", Self::PIN),
+            false => String::new(),
+        }
     }
 
     fn toml(&self, devkeyd: &Path) -> String {

@@ -33,3 +33,22 @@ macro_rules! on_each_back_end {
         }
     };
 }
+
+/// The same on tokens with PINs. Their keys' URIs hand the PIN over.
+#[macro_export]
+macro_rules! with_pins_on_each_back_end {
+    ($($name:ident),+ $(,)?) => {
+        mod file_with_pins {
+            $(#[test]
+            fn $name() {
+                super::$name(&$crate::common::Device::with_pins($crate::common::Backend::File));
+            })+
+        }
+        mod tpm_with_pins {
+            $(#[test]
+            fn $name() {
+                super::$name(&$crate::common::Device::with_pins($crate::common::Backend::Tpm));
+            })+
+        }
+    };
+}

@@ -1,6 +1,7 @@
 //! A throw-away sshd on the loopback address, and the ssh that logs in to it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::device::Device;
@@ -47,6 +48,17 @@ impl Sshd {
 
     /// A login that runs `echo` on the other side; the test adds how to authenticate.
     pub(crate) fn login(&self, device: &Device) -> Run {
+        self.login_as(device, "BatchMode=yes")
+    }
+
+    /// A login that answers every question with `answer`, which gives a PIN to a module.
+    pub(crate) fn login_answering(&self, device: &Device, answer: &str) -> Run {
+        self.login_as(device, "BatchMode=no")
+            .env("SSH_ASKPASS", askpass(device, answer))
+            .env("SSH_ASKPASS_REQUIRE", "force")
+    }
+
+    fn login_as(&self, device: &Device, batch: &str) -> Run {
         let known = format!(
             "UserKnownHostsFile={}",
             device.path("known_hosts").display()
@@ -54,6 +66,7 @@ impl Sshd {
         device
             .run("ssh")
             .args(["-F", "none", "-p", &self.port.to_string(), "-o", &known])
+            .args(["-o", batch])
             .args(OPTIONS.split_whitespace().flat_map(|option| ["-o", option]))
     }
 
@@ -108,10 +121,23 @@ impl Agent {
             .env("SSH_ASKPASS_REQUIRE", "force")
     }
 
+    /// `ssh-add`, answering every question with `answer`.
+    pub(crate) fn add_answering(&self, device: &Device, answer: &str) -> Run {
+        self.add(device).env("SSH_ASKPASS", askpass(device, answer))
+    }
+
     /// The agent's socket.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
+}
+
+/// A program that prints `answer`.
+fn askpass(device: &Device, answer: &str) -> PathBuf {
+    let path = device.path(format!("askpass-{answer}"));
+    fs::write(&path, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
 }
 
 /// Makes a plain key in a file, in place of one that was there.
@@ -125,7 +151,7 @@ pub(crate) fn make_key(device: &Device, path: &Path) {
         .ok();
 }
 
-const OPTIONS: &str = "BatchMode=yes StrictHostKeyChecking=yes GlobalKnownHostsFile=/dev/null \
+const OPTIONS: &str = "StrictHostKeyChecking=yes GlobalKnownHostsFile=/dev/null \
     PreferredAuthentications=publickey ConnectTimeout=30";
 
 const FIXED: &str = "Port PORT
