@@ -22,7 +22,7 @@ pub(crate) enum Backend {
 /// A machine with one token, named [`Device::TOKEN`].
 pub(crate) struct Device {
     // Declared first: the TPM ends before its state goes.
-    swtpm: Option<Server>,
+    swtpm: Option<(Server, String)>,
     dir: TempDir,
     backend: Backend,
     /// Whether the token has PINs.
@@ -86,8 +86,8 @@ impl Device {
         let mut init = device.devkey().arg("init");
         if backend == Backend::Tpm {
             let (swtpm, tcti) = device.start_tpm();
-            device.swtpm = Some(swtpm);
             init = init.args(["--tpm", "--tcti", &tcti]);
+            device.swtpm = Some((swtpm, tcti));
         }
         if pins {
             init = init.args(["--pin", "--pin-file"]).arg(device.path("pin"));
@@ -138,6 +138,17 @@ impl Device {
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env("DEVKEY_CONFIG", self.config())
             .dir(self.dir.path())
+    }
+
+    /// How the TPM is reached.
+    pub(crate) fn tcti(&self) -> Option<&str> {
+        self.swtpm.as_ref().map(|(_, tcti)| tcti.as_str())
+    }
+
+    /// Puts more into the configuration.
+    pub(crate) fn configure(&self, more: &str) {
+        let devkeyd = Path::new(env!("CARGO_BIN_EXE_devkeyd"));
+        fs::write(self.config(), self.toml(devkeyd) + more).unwrap();
     }
 
     /// The command.
