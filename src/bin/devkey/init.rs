@@ -14,19 +14,22 @@ use crate::failure::{Failure, Result};
 use crate::output::{self, Answer, Outcome};
 use crate::pin::{GivenPins, InitPins};
 use crate::tokens::{Tokens, parse_name};
-use crate::{BACK_ENDS, token};
+use crate::{BACK_ENDS, puf, token};
 
 const FILE: &str = "file";
 const TPM: &str = "tpm";
+const PUF: &str = "puf";
 
 /// Make a token: a place for keys
 ///
 /// A file token keeps its keys under a secret file in your home directory. A TPM token keeps them
-/// so that only this machine's TPM can use them.
-#[derive(Debug, clap::Args)]
+/// so that only this machine's TPM can use them. A PUF token makes them anew from the noise of a chip
+/// whenever they are used, and keeps nothing secret on the disk.
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = "Examples:
   devkey init                     a file token called \"default\"
   devkey init --tpm board         a token called \"board\" in the machine's TPM
+  devkey init --puf /dev/puf0     one whose keys come from a chip's noise
   devkey init --pin work          one whose keys want a PIN, asked for on the terminal
   devkey init --dir /var/lib/devkey/web   as root: a token of the system, called \"web\"
 Next: make a key on it with `devkey key new LABEL`.")]
@@ -43,6 +46,10 @@ pub(crate) struct Args {
     /// How the TPM is reached [default: device:/dev/tpmrm0]: short for --set tcti=TCTI
     #[arg(long, requires = "tpm")]
     tcti: Option<String>,
+    /// Make the keys of this PUF device, after measuring it: short for --back-end puf --set
+    /// device=DEVICE
+    #[arg(long, value_name = "DEVICE", conflicts_with_all = ["back_end", "tpm"])]
+    puf: Option<PathBuf>,
     #[command(flatten)]
     pins: InitPins,
     /// The token's label, shown by ssh and browsers [default: NAME, "devkey" for "default"]
@@ -57,6 +64,22 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// What `devkey init --puf` would have been given.
+    pub(crate) fn on_puf(
+        device: PathBuf,
+        set: Vec<(String, String)>,
+        pins: InitPins,
+        name: Option<String>,
+    ) -> Self {
+        Args {
+            puf: Some(device),
+            set,
+            pins,
+            name,
+            ..Args::default()
+        }
+    }
+
     /// What it is called: in a store a token has the name of its directory.
     fn name(&self) -> Result<&str> {
         match (&self.name, &self.dir) {
@@ -78,16 +101,23 @@ impl Args {
         }
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> Result<Settings> {
+        if self.puf.is_some() {
+            return puf::settings(self.puf.as_deref(), &self.set);
+        }
         let tcti = self
             .tcti
             .iter()
             .map(|tcti| ("tcti".to_owned(), tcti.clone()));
-        self.set.iter().cloned().chain(tcti).collect()
+        Ok(self.set.iter().cloned().chain(tcti).collect())
     }
 
     fn back_end(&self) -> Result<&'static BackEnd> {
-        let name = if self.tpm { TPM } else { &self.back_end };
+        let name = match (self.tpm, &self.puf) {
+            (true, _) => TPM,
+            (_, Some(_)) => PUF,
+            _ => &self.back_end,
+        };
         let known = BACK_ENDS.iter().find(|known| known.name == name);
         known.ok_or_else(|| {
             let error = Error::unsupported(format!("this build of devkey has no {name} back end"));
@@ -114,16 +144,21 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let name = args.name()?;
     let dir = place(args, name, &tokens)?;
     let back_end = args.back_end()?;
+    let settings = args.settings()?;
+    let measured = match &args.puf {
+        Some(_) if !settings.contains_key("renew") => puf::measure(&settings)?,
+        _ => String::new(),
+    };
     let pins = args.pins.read()?;
     let request = TokenRequest {
         dir: &dir,
         label: args.label(name),
-        settings: args.settings(),
+        settings,
         pins: pins.as_ref().map(GivenPins::pins),
     };
     let made = LocalToken::create(back_end, &request).map_err(explain)?;
     let record = made.store().token();
-    let mut text = format!("made token {name}\n");
+    let mut text = format!("{measured}made token {name}\n");
     text += &output::fields(&token::summary(record, &dir));
     if !tokens.find(Some(name)).is_ok_and(|found| found.dir == dir) {
         text += &format!(

@@ -169,7 +169,7 @@ fn new_pin(role: Role, found: &FoundToken) -> Question {
 }
 
 /// The PINs of a token that is to be made.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, Clone, clap::Args)]
 pub(crate) struct InitPins {
     /// Guard the keys by a PIN: asks for one of the user and one of the SO, who can replace it
     #[arg(long)]

@@ -1,16 +1,21 @@
 //! `devkey puf`: devices whose noise is a key.
 
 mod certify;
-pub(crate) mod probe;
+mod enroll;
+mod probe;
 #[cfg(feature = "simulate")]
 mod simulate;
 mod verify;
 
 use crate::output::Outcome;
 
+pub(crate) use probe::{measure, settings};
+
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Probe(probe::Args),
+    Enroll(enroll::Args),
+    Refresh(enroll::RefreshArgs),
     Verify(verify::Args),
     #[command(subcommand)]
     Certify(certify::Command),
@@ -21,6 +26,8 @@ pub(crate) enum Command {
 pub(crate) fn run(command: &Command) -> Outcome {
     match command {
         Command::Probe(args) => probe::run(args),
+        Command::Enroll(args) => enroll::run(args),
+        Command::Refresh(args) => enroll::refresh(args),
         Command::Verify(args) => verify::run(args),
         Command::Certify(command) => certify::run(command),
         #[cfg(feature = "simulate")]

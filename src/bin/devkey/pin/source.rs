@@ -21,7 +21,7 @@ use crate::tokens::is_secure;
 const CREDENTIAL: &str = "devkey.pin";
 
 /// Sources of the user PIN.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, Clone, clap::Args)]
 #[group(multiple = false)]
 pub(crate) struct UserPin {
     /// Read the user PIN from a file that nobody else can read
@@ -39,7 +39,7 @@ pub(crate) struct UserPin {
 }
 
 /// Sources of the SO PIN.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, Clone, clap::Args)]
 #[group(multiple = false)]
 pub(crate) struct SoPin {
     /// Read the SO PIN from a file that nobody else can read
@@ -51,7 +51,7 @@ pub(crate) struct SoPin {
 }
 
 /// Sources of a new PIN.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, Clone, clap::Args)]
 #[group(multiple = false)]
 pub(crate) struct NewPin {
     /// Read the new PIN from a file that nobody else can read

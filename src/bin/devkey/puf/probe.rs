@@ -1,6 +1,6 @@
 //! `devkey puf probe`: what a device is good for, before anything is made of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use devkey::backends::puf::{self, Probe};
 use devkey::fuzzy::{Fit, Noise, Report, certify};
@@ -68,7 +68,7 @@ struct Row {
 }
 
 /// The settings of a device on the command line.
-pub(crate) fn settings(device: Option<&PathBuf>, set: &[(String, String)]) -> Result<Settings> {
+pub(crate) fn settings(device: Option<&Path>, set: &[(String, String)]) -> Result<Settings> {
     let mut settings: Settings = set.iter().cloned().collect();
     if let Some(device) = device {
         let path = std::path::absolute(device)
@@ -82,7 +82,7 @@ pub(crate) fn settings(device: Option<&PathBuf>, set: &[(String, String)]) -> Re
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let settings = settings(args.device.as_ref(), &args.set)?;
+    let settings = settings(args.device.as_deref(), &args.set)?;
     let progress = Progress::new("readings", usize::from(args.readings));
     let probe = puf::probe(&settings, usize::from(args.readings), &mut |n| {
         progress.at(n)
@@ -104,8 +104,38 @@ pub(crate) fn run(args: &Args) -> Outcome {
         .hint(format!("next: devkey init --puf {}", probe.device)))
 }
 
+/// Measures a device that a token is to be made of, and says what came out in a sentence.
+///
+/// # Errors
+/// Why none can be made of it.
+pub(crate) fn measure(settings: &Settings) -> Result<String> {
+    let readings = 5;
+    let progress = Progress::new("readings", readings);
+    let probe = puf::probe(settings, readings, &mut |n| progress.at(n))?;
+    let (Some(report), Some(profile)) = (&probe.report, probe.profile) else {
+        return Ok(String::new());
+    };
+    let fits = report.fits.iter().filter(|fit| fit.profile == profile);
+    let rows: Vec<Row> = fits.map(|fit| Row::new(fit, report.noise)).collect();
+    let measured = Measured {
+        fits: rows,
+        ..Measured::about(&probe, report)
+    };
+    measured.verdict(&probe)?;
+    Ok(measured.sentence(&probe))
+}
+
 impl Measured {
     fn new(probe: &Probe, report: &Report) -> Self {
+        let fits = report.fits.iter();
+        Measured {
+            fits: fits.map(|fit| Row::new(fit, report.noise)).collect(),
+            ..Measured::about(probe, report)
+        }
+    }
+
+    /// All but what each profile makes of it, which takes its time.
+    fn about(probe: &Probe, report: &Report) -> Self {
         Measured {
             device: probe.device.clone(),
             kind: if probe.latched { "latched" } else { "live" },
@@ -115,11 +145,7 @@ impl Measured {
             noise: report.noise.map(|Noise { mean, .. }| mean),
             worst_noise: report.noise.map(|Noise { max, .. }| max),
             profile: probe.profile.map(|profile| profile.name()),
-            fits: report
-                .fits
-                .iter()
-                .map(|fit| Row::new(fit, report.noise))
-                .collect(),
+            fits: Vec::new(),
         }
     }
 
@@ -159,6 +185,29 @@ impl Measured {
         text += &output::table(header, &lines);
         for row in self.fits.iter().filter(|row| !row.refusals.is_empty()) {
             text += &format!("{}: {}\n", row.profile, row.refusals.join("; "));
+        }
+        text
+    }
+
+    fn sentence(&self, probe: &Probe) -> String {
+        let noise = match self.noise.filter(|_| !probe.latched) {
+            Some(noise) => format!(
+                "{:.1} % of its cells differ from reading to reading",
+                noise * 100.0
+            ),
+            None => "it gives one reading until the next start".to_owned(),
+        };
+        let mut text = format!("measured {}: {noise}\n", self.device);
+        if let Some((row, limit)) = self
+            .fits
+            .first()
+            .and_then(|row| Some((row, row.noise_limit?)))
+        {
+            let limit = limit * 100.0;
+            text += &format!(
+                "{} gives the key back up to {limit:.0} % at least, but for one time in 10^9\n",
+                row.profile
+            );
         }
         text
     }
