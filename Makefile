@@ -25,7 +25,7 @@ cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked 
 
 help:
 	@echo 'make build    the command, the service and the module, in target/debug'
-	@echo 'make demo     ssh and TLS logins with a file key and with a TPM key, in a temporary directory'
+	@echo 'make demo     ssh and TLS logins with keys of a file, a TPM and a PUF, in a temporary directory'
 	@echo 'make test     everything, with the real clients and a software TPM'
 	@echo 'make bench    speed, beside SoftHSM and tpm2-pkcs11'
 	@echo 'make lint     format, clippy, licences'

@@ -212,6 +212,16 @@ pub enum KeyAuth {
     Secret(Secret),
 }
 
+impl KeyAuth {
+    /// A copy, wiped as the original is.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            KeyAuth::None => KeyAuth::None,
+            KeyAuth::Secret(secret) => KeyAuth::Secret(Secret::new(secret.expose().to_vec())),
+        }
+    }
+}
+
 /// Where a token lives and how its device is reached: all that a back end is opened with.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {

@@ -111,6 +111,11 @@ impl Root for PufRoot {
     fn read(&self) -> Result<Secret> {
         self.held.get(|| self.fetch())
     }
+
+    /// What is held, and for how long, is for [`Held`] alone to say.
+    fn keys_may_stay(&self) -> bool {
+        false
+    }
 }
 
 impl PufRoot {

@@ -3,7 +3,8 @@
 //!
 //! Keys of the curves and of ML-DSA are derived from the root, a salt and the key's auth, so that their blobs
 //! hold nothing private at all; RSA keys are wrapped. The root is read for each `generate`, `open`,
-//! `seal` and `unseal` and wiped when that returns; an opened key holds its own key and no root.
+//! `seal` and `unseal` and wiped when that returns; an opened key holds its own key and no root, and
+//! not even that where [`Root::keys_may_stay`] says no.
 
 mod ec;
 mod ed25519;
@@ -13,9 +14,10 @@ mod ml_dsa;
 mod rsa;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::key::{KeyKind, PublicKey, Scheme, Usage};
+use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
 use crate::provider::{Blob, Capability, Key, KeyAuth, NewKey, Provider, ProviderInfo, Sealing};
 use crate::secret::Secret;
 
@@ -42,24 +44,51 @@ pub trait Root: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::OtherDevice`] where it is not the root that the token was made with.
     fn read(&self) -> Result<Secret>;
+
+    /// Whether an opened key may stay in memory. Where not, the root is read and the key made of it
+    /// for each operation anew, and nothing of either is left between two.
+    fn keys_may_stay(&self) -> bool {
+        true
+    }
 }
 
 /// A [`Provider`] of software keys under a root.
 #[derive(Debug)]
-pub struct SoftKeys<R>(R);
+pub struct SoftKeys<R>(Arc<R>);
 
 impl<R: Root> SoftKeys<R> {
     /// Keys under `root`. Does not read it.
     pub fn new(root: R) -> Self {
-        SoftKeys(root)
+        SoftKeys(Arc::new(root))
     }
 
     fn material(&self, header: Header, auth: &KeyAuth) -> Result<Material> {
         Material::new(&self.0.read()?, auth, header)
     }
+
+    fn open_now(
+        &self,
+        blob: &Blob,
+        public: &PublicKey,
+        usage: Usage,
+        auth: &KeyAuth,
+    ) -> Result<Box<dyn Key>> {
+        let kind = public.kind();
+        let (header, body) = Header::read(blob, KEY_LABEL, header::key(kind, usage, auth))?;
+        let material = self.material(header, auth)?;
+        if kind.is_rsa() {
+            return Ok(Box::new(rsa::RsaKey::open(&material, body, public, usage)?));
+        }
+        material.verify_tag(public, body)?;
+        Ok(match kind {
+            KeyKind::Ed25519 => Box::new(ed25519::Ed25519Key::open(&material, public)?),
+            _ if kind.is_ml_dsa() => Box::new(ml_dsa::MlDsaKey::open(&material, public)?),
+            _ => Box::new(ec::EcKey::open(&material, public, usage)?),
+        })
+    }
 }
 
-impl<R: Root> Provider for SoftKeys<R> {
+impl<R: Root + 'static> Provider for SoftKeys<R> {
     fn info(&self) -> Result<ProviderInfo> {
         self.0.info()
     }
@@ -96,18 +125,17 @@ impl<R: Root> Provider for SoftKeys<R> {
         usage: Usage,
         auth: &KeyAuth,
     ) -> Result<Box<dyn Key>> {
-        let kind = public.kind();
-        let (header, body) = Header::read(blob, KEY_LABEL, header::key(kind, usage, auth))?;
-        let material = self.material(header, auth)?;
-        if kind.is_rsa() {
-            return Ok(Box::new(rsa::RsaKey::open(&material, body, public, usage)?));
+        let keys = SoftKeys(self.0.clone());
+        if self.0.keys_may_stay() {
+            return keys.open_now(blob, public, usage, auth);
         }
-        material.verify_tag(public, body)?;
-        Ok(match kind {
-            KeyKind::Ed25519 => Box::new(ed25519::Ed25519Key::open(&material, public)?),
-            _ if kind.is_ml_dsa() => Box::new(ml_dsa::MlDsaKey::open(&material, public)?),
-            _ => Box::new(ec::EcKey::open(&material, public, usage)?),
-        })
+        Ok(Box::new(Fleeting {
+            keys,
+            blob: blob.clone(),
+            public: public.clone(),
+            usage,
+            auth: auth.duplicate(),
+        }))
     }
 
     fn sealing(&self) -> Sealing {
@@ -123,6 +151,37 @@ impl<R: Root> Provider for SoftKeys<R> {
     fn unseal(&self, blob: &Blob, auth: &KeyAuth) -> Result<Secret> {
         let (header, sealed) = Header::read(blob, SEALED_LABEL, header::sealed(auth))?;
         self.material(header, auth)?.unwrap(&[], sealed)
+    }
+}
+
+/// A key that is made for each operation anew.
+#[derive(Debug)]
+struct Fleeting<R> {
+    keys: SoftKeys<R>,
+    blob: Blob,
+    public: PublicKey,
+    usage: Usage,
+    auth: KeyAuth,
+}
+
+impl<R: Root> Fleeting<R> {
+    fn key(&self) -> Result<Box<dyn Key>> {
+        self.keys
+            .open_now(&self.blob, &self.public, self.usage, &self.auth)
+    }
+}
+
+impl<R: Root> Key for Fleeting<R> {
+    fn sign(&self, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>> {
+        self.key()?.sign(scheme, input)
+    }
+
+    fn agree(&self, peer: &PublicKey) -> Result<Secret> {
+        self.key()?.agree(peer)
+    }
+
+    fn decrypt(&self, scheme: DecryptScheme, ciphertext: &[u8]) -> Result<Secret> {
+        self.key()?.decrypt(scheme, ciphertext)
     }
 }
 
