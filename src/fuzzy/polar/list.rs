@@ -24,6 +24,9 @@ use super::llr;
 use super::sc::low;
 use super::{Code, Node};
 
+/// Ratios that are worked on together where subtrees are short.
+const BLOCK: usize = 64;
+
 /// Ratios and decided bits of the subtrees of one size, a slot for each path.
 struct Level {
     /// Leaves of a subtree.
@@ -62,6 +65,10 @@ struct List<'a> {
     metrics: Zeroizing<Vec<f64>>,
     /// Of a splitting: metric, parent and bit of each candidate.
     candidates: Zeroizing<Vec<(f64, u8, bool)>>,
+    /// -ln P(zeros) of a subtree, of each path.
+    surprises: Zeroizing<Vec<f32>>,
+    /// Half as long as the code.
+    room: Zeroizing<Vec<f32>>,
     guide: Option<Guide<'a>>,
 }
 
@@ -136,6 +143,24 @@ impl Level {
         }
     }
 
+    /// The first child's ratios of all paths, a block at a time, so that short ones fill vectors.
+    fn make_short(&mut self, above: &Level, paths: usize, room: &mut [f32]) {
+        let (a, b) = room.split_at_mut(BLOCK);
+        let each = BLOCK / self.len;
+        for begin in (0..paths).step_by(each) {
+            let end = paths.min(begin + each);
+            for (path, at) in (begin..end).zip((0..).step_by(self.len)) {
+                let (one, other) = above.ratios(path).split_at(self.len);
+                a[at..][..self.len].copy_from_slice(one);
+                b[at..][..self.len].copy_from_slice(other);
+            }
+            llr::f(a, b, &mut self.ratios[begin * self.len..end * self.len]);
+        }
+        for (path, at) in self.ratios_at.iter_mut().take(paths).enumerate() {
+            *at = slot(path);
+        }
+    }
+
     fn place(&self, slot: usize) -> Range<usize> {
         let len = self.len.div_ceil(64);
         slot * len..(slot + 1) * len
@@ -190,6 +215,8 @@ impl<'a> List<'a> {
                 .collect(),
             metrics: Zeroizing::new(metrics),
             candidates: Zeroizing::new(Vec::with_capacity(2 * size)),
+            surprises: Zeroizing::new(vec![0.0; size]),
+            room: Zeroizing::new(vec![0.0; (code.len() / 2).max(2 * BLOCK)]),
             guide: None,
         }
     }
@@ -216,13 +243,22 @@ impl<'a> List<'a> {
     fn frozen(&mut self, level: usize, child: Child) {
         // One path alone has nobody to be compared with.
         let compared = self.metrics.len() > 1;
-        let level = &mut self.levels[level];
-        for (path, metric) in self.metrics.iter_mut().enumerate() {
-            if compared {
-                *metric += f64::from(llr::surprise(level.ratios(path)));
-            }
-            level.new_word(child, path).fill(0);
+        if compared {
+            self.surprise(level);
+            let surprises = self.metrics.iter_mut().zip(self.surprises.iter());
+            surprises.for_each(|(metric, &surprise)| *metric += f64::from(surprise));
         }
+        for path in self.paths() {
+            self.levels[level].new_word(child, path).fill(0);
+        }
+    }
+
+    /// What zeros at `level` would add to each path's metric. The ratios were made just before, so each
+    /// path's are in its own slot.
+    fn surprise(&mut self, level: usize) {
+        let (level, paths) = (&self.levels[level], self.metrics.len());
+        let ratios = &level.ratios[..paths * level.len];
+        llr::surprises(ratios, level.len, &mut self.surprises[..paths]);
     }
 
     fn split(&mut self, level: usize, at: usize, child: Child) {
@@ -252,6 +288,9 @@ impl<'a> List<'a> {
     fn down_from_stored(&mut self, level: usize, to: Child) {
         let (above, below) = self.levels.split_at_mut(level + 1);
         let (above, below) = (&above[level], &mut below[0]);
+        if below.len <= BLOCK / 4 && matches!(to, Child::First) {
+            return below.make_short(above, self.metrics.len(), &mut self.room);
+        }
         for path in 0..self.metrics.len() {
             let ratios = if level == 0 {
                 self.root
@@ -268,11 +307,10 @@ impl<'a> List<'a> {
     fn down_from_second_half(&mut self, to: Child) {
         let (above, below) = self.levels.split_at_mut(2);
         let (above, below) = (&above[1], &mut below[0]);
-        let mut room = Zeroizing::new(vec![0.0; above.len]);
         for path in 0..self.metrics.len() {
             let (a, b) = self.root.split_at(above.len);
-            llr::g(a, b, above.first(path), &mut room);
-            let (a, b) = room.split_at(below.len);
+            llr::g(a, b, above.first(path), &mut self.room);
+            let (a, b) = self.room.split_at(below.len);
             below.make(path, a, b, to);
         }
     }
@@ -299,9 +337,10 @@ impl<'a> List<'a> {
     /// Splits each path at a subtree with one last information bit: its word is zeros or ones.
     fn fork(&mut self, level: usize, at: usize, child: Child) {
         self.candidates.clear();
+        self.surprise(level);
         for path in self.paths() {
             let ratios = self.levels[level].ratios(path);
-            let zeros = self.metrics[path] + f64::from(llr::surprise(ratios));
+            let zeros = self.metrics[path] + f64::from(self.surprises[path]);
             let ones = zeros + f64::from(llr::total(ratios));
             self.candidates.push((zeros, slot(path), false));
             self.candidates.push((ones, slot(path), true));

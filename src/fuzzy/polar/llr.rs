@@ -4,6 +4,8 @@
 //! makes vector code of them and their time does not depend on what they see. Two machines may round
 //! differently; whatever comes of that is checked by the caller's tag.
 
+use zeroize::Zeroize;
+
 /// Ratios this large say "certain": exp(-87) is the least normal number.
 const LARGEST: f32 = 87.0;
 
@@ -67,11 +69,33 @@ pub(super) fn total(ratios: &[f32]) -> f32 {
 
 /// The path metric of zeros: the sum of ln(1 + e^-ratio), which is -ln P(all bits zero).
 pub(super) fn surprise(ratios: &[f32]) -> f32 {
-    summed(ratios, |ratio| {
-        let e = exp_minus(ratio.abs());
-        let below = if ratio < 0.0 { -ratio } else { 0.0 };
-        below + 2.0 * atanh_third(e / (2.0 + e))
-    })
+    summed(ratios, of_zero)
+}
+
+/// The same for each piece of `len` ratios, `len` being a power of two. Short pieces fill vectors
+/// together.
+pub(super) fn surprises(ratios: &[f32], len: usize, to: &mut [f32]) {
+    const BLOCK: usize = 32;
+    if len >= BLOCK {
+        let pieces = ratios.chunks_exact(len).zip(to);
+        return pieces.for_each(|(piece, to)| *to = surprise(piece));
+    }
+    for (ratios, to) in ratios.chunks(BLOCK).zip(to.chunks_mut(BLOCK / len)) {
+        let mut each = [0.0; BLOCK];
+        for (each, &ratio) in each.iter_mut().zip(ratios) {
+            *each = of_zero(ratio);
+        }
+        let pieces = each.chunks_exact(len).zip(to);
+        pieces.for_each(|(piece, to)| *to = piece.iter().sum());
+        each.zeroize();
+    }
+}
+
+/// ln(1 + e^-ratio).
+fn of_zero(ratio: f32) -> f32 {
+    let e = exp_minus(ratio.abs());
+    let below = if ratio < 0.0 { -ratio } else { 0.0 };
+    below + 2.0 * atanh_third(e / (2.0 + e))
 }
 
 /// A sum in eight lanes.
@@ -158,6 +182,13 @@ mod tests {
         let many = samples();
         let one_by_one: f64 = many.iter().map(|&x| f64::from(surprise(&[x]))).sum();
         assert!((f64::from(surprise(&many)) / one_by_one - 1.0).abs() < 1e-5);
+        for len in [1, 2, 8, 32, 64] {
+            let mut pieces = vec![0.0; many.len() / len];
+            surprises(&many[..pieces.len() * len], len, &mut pieces);
+            for (piece, found) in many.chunks_exact(len).zip(pieces) {
+                assert!((found / surprise(piece) - 1.0).abs() < 1e-5, "{len}");
+            }
+        }
     }
 
     /// Fails with the bits of `known` in reverse, and with `a` and `b` exchanged.
