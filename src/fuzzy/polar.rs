@@ -22,6 +22,7 @@
 //! Everything that held bits or ratios is wiped when a decoder ends.
 
 pub(crate) mod density;
+mod level;
 mod list;
 mod llr;
 mod sc;
@@ -270,21 +271,6 @@ impl Code {
             }
         }
         found
-    }
-
-    /// Bytes that decoding with this effort holds at most, besides the caller's.
-    pub fn memory(&self, effort: Effort) -> usize {
-        let sc = 2 * self.len() * size_of::<f32>();
-        let (words, before) = (4 * self.len() / 8, 2 * self.len());
-        let list = |size| list::memory(self.len(), size);
-        words
-            + before
-            + match effort {
-                Effort::Sc => sc,
-                Effort::List8 => list(8),
-                Effort::List32 => list(32),
-                Effort::List256 => list(256),
-            }
     }
 
     /// Whether a list of `size` paths, from 1 to 256, misses what is right: for simulations. `u` has

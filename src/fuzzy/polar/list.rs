@@ -5,14 +5,11 @@
 //! 2015) in its exact form, -ln P(path | reading). Since f is exact, a subtree's metric is that of
 //! its word: a frozen subtree and one with one last information bit are done at once.
 //!
-//! Nothing is copied when a path splits. All paths move through the tree together, and a level's
-//! array is written only where its last use is over; so each path writes its own slot, and what
-//! a child has from its parent it finds through a table of slots.
+//! Nothing is copied when a path splits, see level.rs.
 
 #![allow(
     clippy::indexing_slicing,
-    reason = "paths are below `size`, levels at most m, and new() gives each vector the length for that; \
-              slots are former paths"
+    reason = "paths are below `size`, levels at most m, and new() gives each vector the length for that"
 )]
 
 use std::ops::Range;
@@ -20,32 +17,10 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::super::bits::Bits;
+use super::level::{BLOCK, Child, Level, slot};
 use super::llr;
 use super::sc::low;
 use super::{Code, Node};
-
-/// Ratios that are worked on together where subtrees are short.
-const BLOCK: usize = 64;
-
-/// Ratios and decided bits of the subtrees of one size, a slot for each path.
-struct Level {
-    /// Leaves of a subtree.
-    len: usize,
-    ratios: Zeroizing<Vec<f32>>,
-    /// In which slot each path finds its ratios.
-    ratios_at: Zeroizing<Vec<u8>>,
-    /// The words of the first and the second child of the subtree above.
-    words: [Zeroizing<Vec<u64>>; 2],
-    /// In which slot each path finds the first child's word. The second's is always its own.
-    first_at: Zeroizing<Vec<u8>>,
-}
-
-/// Which child of its parent a subtree is.
-#[derive(Clone, Copy)]
-enum Child {
-    First,
-    Second,
-}
 
 /// For simulations: which path is the right one.
 struct Guide<'a> {
@@ -96,101 +71,10 @@ pub(super) fn loses(code: &Code, ratios: &[f32], size: usize, truth: &Bits) -> b
     list.metrics.is_empty()
 }
 
-/// Bytes that a decoder of `size` paths for codes of length `len` holds.
-pub(super) fn memory(len: usize, size: usize) -> usize {
-    let levels =
-        (1..=len.ilog2()).map(|level| Level::memory(len >> level, slots(level, size), size));
-    levels.sum::<usize>() + len * size_of::<f32>() + size * (8 + 2 * size_of::<(f64, u8, bool)>())
-}
-
 /// Slots for ratios. Of the first half all paths use the same, and those of the second half are
 /// never stored, see [`List::down_from_second_half`].
 fn slots(level: u32, size: usize) -> usize {
     if level == 1 { 1 } else { size }
-}
-
-impl Level {
-    fn new(len: usize, slots: usize, size: usize) -> Self {
-        let words = || Zeroizing::new(vec![0; len.div_ceil(64) * size]);
-        Level {
-            len,
-            ratios: Zeroizing::new(vec![0.0; len * slots]),
-            ratios_at: Zeroizing::new(vec![0; size]),
-            words: [words(), words()],
-            first_at: Zeroizing::new(vec![0; size]),
-        }
-    }
-
-    fn memory(len: usize, slots: usize, size: usize) -> usize {
-        len * slots * 4 + (2 * 8 * len.div_ceil(64) + 2) * size
-    }
-
-    /// The ratios of a path.
-    fn ratios(&self, path: usize) -> &[f32] {
-        let slot = usize::from(self.ratios_at[path]);
-        &self.ratios[slot * self.len..][..self.len]
-    }
-
-    /// Makes a path's ratios from both halves of those above: f for the first child, and once its
-    /// word is known, g for the second.
-    fn make(&mut self, path: usize, a: &[f32], b: &[f32], child: Child) {
-        self.ratios_at[path] = slot(path);
-        let known = self.place(self.first_at[path].into());
-        let to = &mut self.ratios[path * self.len..][..self.len];
-        match child {
-            Child::First => llr::f(a, b, to),
-            Child::Second => llr::g(a, b, &self.words[0][known], to),
-        }
-    }
-
-    /// The first child's ratios of all paths, a block at a time, so that short ones fill vectors.
-    fn make_short(&mut self, above: &Level, paths: usize, room: &mut [f32]) {
-        let (a, b) = room.split_at_mut(BLOCK);
-        let each = BLOCK / self.len;
-        for begin in (0..paths).step_by(each) {
-            let end = paths.min(begin + each);
-            for (path, at) in (begin..end).zip((0..).step_by(self.len)) {
-                let (one, other) = above.ratios(path).split_at(self.len);
-                a[at..][..self.len].copy_from_slice(one);
-                b[at..][..self.len].copy_from_slice(other);
-            }
-            llr::f(a, b, &mut self.ratios[begin * self.len..end * self.len]);
-        }
-        for (path, at) in self.ratios_at.iter_mut().take(paths).enumerate() {
-            *at = slot(path);
-        }
-    }
-
-    fn place(&self, slot: usize) -> Range<usize> {
-        let len = self.len.div_ceil(64);
-        slot * len..(slot + 1) * len
-    }
-
-    /// The first child's word of a path.
-    fn first(&self, path: usize) -> &[u64] {
-        &self.words[0][self.place(self.first_at[path].into())]
-    }
-
-    /// The second child's word of a path.
-    fn second(&self, path: usize) -> &[u64] {
-        &self.words[1][self.place(path)]
-    }
-
-    /// Where a path writes a new word.
-    fn new_word(&mut self, child: Child, path: usize) -> &mut [u64] {
-        let place = self.place(path);
-        match child {
-            Child::First => {
-                self.first_at[path] = slot(path);
-                &mut self.words[0][place]
-            }
-            Child::Second => &mut self.words[1][place],
-        }
-    }
-}
-
-fn slot(path: usize) -> u8 {
-    u8::try_from(path).unwrap_or(u8::MAX)
 }
 
 impl<'a> List<'a> {

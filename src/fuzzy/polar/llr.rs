@@ -10,6 +10,7 @@ use zeroize::Zeroize;
 const LARGEST: f32 = 87.0;
 
 /// Each bit of half a word.
+#[allow(clippy::indexing_slicing, reason = "32 places, and at < 32")]
 const EACH: [u32; 32] = {
     let mut bits = [0; 32];
     let mut at = 0;
