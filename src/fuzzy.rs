@@ -83,8 +83,11 @@ impl Profile {
         }
     }
 
-    /// The least and the largest K. The largest is where reconstruction still is sure with the noise
-    /// of an old chip, 15 %.
+    /// The least and the largest K.
+    ///
+    /// The least is what fair coins need, or more where it costs no reliability at the profile's
+    /// noise. With the largest, successive cancellation alone fails with a probability of at most
+    /// 5e-7 (10 % noise, dk-256), 2e-7 (15 %, dk-512), 5e-14 and 5e-15 (15 %, the long ones).
     pub fn k_limits(self) -> (usize, usize) {
         match self {
             Profile::Dk256 => (384, 512),
