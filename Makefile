@@ -20,7 +20,7 @@ needs = sh packaging/prerequisites $(PACKAGES)
 # features, and libtss2 must not enter the programs that load the module.
 cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked $(1) -p devkey-pkcs11
 
-.PHONY: help build release demo test bench lint install uninstall
+.PHONY: help build release demo test bench puf-data lint install uninstall
 .NOTPARALLEL:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make demo     ssh and TLS logins with keys of a file, a TPM and a PUF, in a temporary directory'
 	@echo 'make test     everything, with the real clients and a software TPM'
 	@echo 'make bench    speed, beside SoftHSM and tpm2-pkcs11'
+	@echo 'make puf-data the fuzzy extractor on every window of readings of real chips, see tests/puf_data.rs'
 	@echo 'make lint     format, clippy, licences'
 	@echo 'make install  into PREFIX ($(PREFIX)), below DESTDIR ($(or $(DESTDIR),/)); uninstall takes it out again'
 
@@ -60,6 +61,12 @@ bench:
 	@$(needs) bench
 	@$(call cargo_build,--release)
 	$(CARGO) bench --locked -p devkey
+
+puf-data: export DEVKEY_REQUIRE_PUF_DATA = 1
+puf-data: export DEVKEY_PUF_SWEEP = 1
+puf-data:
+	@$(needs) build
+	$(CARGO) test --locked --release -p devkey --test puf_data -- --nocapture
 
 lint:
 	@$(needs) lint

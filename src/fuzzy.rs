@@ -233,6 +233,14 @@ pub struct Fit {
     pub refusals: Vec<String>,
 }
 
+impl Fit {
+    /// Upper bound of the share of failed reconstructions where cells flip by themselves at that
+    /// rate, before list decoding. Takes up to a second for 2 KiB.
+    pub fn failure_bound(&self, noise: f64) -> Option<f64> {
+        certify::bound(self.profile.family(), self.k?, noise).ok()
+    }
+}
+
 /// Makes helper data and root from one or several readings of a device.
 ///
 /// # Errors
@@ -353,9 +361,8 @@ mod tests {
             let shares = (0..200).map(|step| 0.5 + f64::from(step) * 0.001);
             let loss = |p: f64| cells * (1.0 + p * p.log2() + (1.0 - p) * (1.0 - p).log2());
             let most = shares
-                .filter(|p| loss(*p) < (k - 320) as f64)
-                .last()
-                .unwrap();
+                .take_while(|p| loss(*p) < (k - 320) as f64)
+                .fold(0.5, f64::max);
             let chance = chance(profile, most, most);
             assert!(chance < -256.0, "{profile} at {most}: 2^{chance}");
         }
@@ -387,6 +394,8 @@ mod tests {
         ];
         assert_eq!(profiles, expected.map(|(profile, k)| (profile, Some(k))));
         assert!(report.fits.iter().all(|fit| fit.refusals.is_empty()));
+        let bound = report.fits[0].failure_bound(0.1).unwrap();
+        assert!((1.9e-11..2.1e-11).contains(&bound), "{bound:e}");
 
         let same = [(); 2].map(|()| Secret::new(cells[..300].to_vec()));
         assert!(measure(&same).latched);

@@ -238,7 +238,7 @@ fn no_other_chip_and_no_other_window_is_accepted() {
     for profile in [Profile::Dk256, Profile::Dk1024] {
         let refused = AtomicUsize::new(0);
         for board in boards() {
-            let every = step(40 * 256 / profile.response_len().min(1024));
+            let every = step(12 * 256 / profile.response_len());
             in_parallel(board.windows(profile) / every, |job| {
                 let at = job * every;
                 let (helper, _) = enrolled(board, profile, at);
@@ -277,7 +277,7 @@ fn a_changed_bit_of_the_helper_data_is_refused() {
     let good = helper.encode();
     let reading = window(profile, &board.readings[1], 0);
     assert!(reconstruct(&helper, &reading).is_ok());
-    let every = step(31);
+    let every = step(7);
     in_parallel(good.len() * 8 / every, |job| {
         let bit = job * every;
         let mut bad = good.to_vec();

@@ -16,10 +16,12 @@
 //! standard deviations are taken off.
 //!
 //! Why K needs no margin of six standard deviations, as it would where only the bias was known
-//! (asymptotic equipartition): the loss is measured on the very response that is enrolled, and is
-//! public. Given it, the response is one of at least about 2^(N − loss) that are equally likely by
-//! the model. [`ROOM`] pays for the "about", for the model's being chosen after the fact, and for
-//! the publishing of the loss.
+//! (asymptotic equipartition): the loss is measured on the very response x that is enrolled.
+//! Whatever a model's biases are, P(x) ≤ 2^-L(x) (maximum likelihood). So who knows the biases, the
+//! published loss and the syndrome guesses x with a chance, over all devices, of at most the sum
+//! over the losses of 2^(N − K) syndromes times 2^(loss − N); and K − loss is at least [`KEPT`] +
+//! [`ROOM`] for each. `ROOM` pays for the ten bits of that sum, for what is taken off for chance, and
+//! for structure that no single model holds.
 //!
 //! No time and no address depends on cells: all counts are population counts of masked words. What
 //! follows from the counts is public at enrolment.
@@ -27,7 +29,7 @@
 use std::f64::consts::LN_2;
 
 /// Bits that K must keep beyond the loss: 256 of the root and 64 more for a conditioner to give
-/// full entropy (NIST SP 800-90C, section 3.2.2.2, for vetted conditioning).
+/// full entropy (NIST SP 800-90C, of vetted conditioning functions).
 const KEPT: usize = 320;
 /// Bits of room for what the ledger does not see.
 const ROOM: usize = 32;
@@ -179,8 +181,12 @@ impl Model {
         match self {
             Model::Address { unit, classes } => {
                 for class in 0..classes {
-                    let cells = (0..32).filter(|bit| (at % 2 * 32 + bit) / unit % classes == class);
-                    add(class, cells.fold(0, |mask, bit| mask | 1 << bit));
+                    let cells = periodic(unit, unit * classes, class * unit);
+                    let cells = (cells >> (at % 2 * 32)) as u32;
+                    // A matter of the address alone.
+                    if cells != 0 {
+                        add(class, cells);
+                    }
                 }
             }
             Model::AddressBit(bit) => add((at >> bit) % 2 * 2 + at % 2, u32::MAX),
@@ -219,6 +225,17 @@ impl Model {
             }
         }
     }
+}
+
+/// Of the cells of two words the first `unit` of each `every`, which divides 64, from `start` on.
+fn periodic(unit: usize, every: usize, start: usize) -> u64 {
+    let mut cells = u64::MAX >> (64 - unit) << start;
+    let mut len = every;
+    while len < 64 {
+        cells |= cells << len;
+        len *= 2;
+    }
+    cells
 }
 
 /// Which cells follow each of the sixteen patterns of four.
@@ -330,7 +347,8 @@ mod tests {
     #[test]
     fn each_structure_is_seen_by_its_model() {
         let bias = |up: bool| if up { 0.62 } else { 0.38 };
-        let each: [(&str, fn(usize) -> bool); 8] = [
+        type Up = fn(usize) -> bool;
+        let each: [(&str, Up); 8] = [
             ("i / 32 mod 2", |i| i / 32 % 2 == 0),
             ("i / 16 mod 4", |i| i / 16 % 4 < 2),
             ("i mod 8", |i| i % 8 < 4),
@@ -369,7 +387,7 @@ mod tests {
         let bias = |up: bool| if up { 0.62 } else { 0.38 };
         let before = |cells: &[bool], lag: usize| match cells.len().checked_sub(lag) {
             Some(at) => cells[at],
-            None => cells.len() % 2 == 0,
+            None => cells.len().is_multiple_of(2),
         };
         for lag in LAGS {
             let ledger = Ledger::of(&dependent(|cells| bias(before(cells, lag))), &[]);
