@@ -405,7 +405,7 @@ mod tests {
         assert!(loss(&ledger, "lag 1") < 20.0, "{ledger:?}");
     }
 
-    /// A word as dense as the last but one; cells that go on as they did for three and turn after
+    /// A word as dense as the last but one is not; cells that go on as they did for three and turn after
     /// five; cells whose bias is that of the reliable ones. Fail with 0 for the model's context, the
     /// second with a `RUN` of 3.
     #[test]
@@ -414,7 +414,7 @@ mod tests {
         let dense = dependent(|cells| {
             let start = (cells.len() / 32 * 32).saturating_sub(64);
             let word = cells.get(start..start + 32).unwrap_or(&[true; 32]);
-            bias(word.iter().filter(|cell| **cell).count() >= 16)
+            bias(word.iter().filter(|cell| **cell).count() < 16)
         });
         let ledger = Ledger::of(&dense, &[]);
         assert!(

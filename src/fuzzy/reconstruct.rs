@@ -177,8 +177,7 @@ mod tests {
     }
 
     /// Every bit of the helper data, with one decoder: more of them only offer more candidates to
-    /// the same check. Fails without the tag, without the design id, and with a tag over the
-    /// syndrome alone.
+    /// the same check. Fails without the tag.
     #[test]
     fn each_changed_bit_of_the_helper_data_is_refused() {
         let (cells, enrolment) = enrolled(Profile::Dk256, 4);
@@ -193,6 +192,21 @@ mod tests {
                 .and_then(|helper| recover(&helper, &reading, Effort::Sc));
             assert!(found.is_none(), "bit {bit}");
         }
+    }
+
+    /// The right response, but a syndrome of other positions. Fails without the design id.
+    #[test]
+    fn another_table_of_positions_is_refused() {
+        let (cells, enrolment) = enrolled(Profile::Dk256, 14);
+        let (response, design_id) = (Secret::new(cells), *b"another.");
+        let header = Header {
+            design_id,
+            ..*enrolment.helper.header()
+        };
+        let syndrome = enrolment.helper.syndrome();
+        let (helper, _) = Helper::seal(header, syndrome, &[], &response).unwrap();
+        assert!(helper.confirm(&response).is_some());
+        refused(reconstruct(&helper, &response));
     }
 
     /// Parts of one enrolment's helper data with those of another of the same chip. Fails with a
