@@ -3,7 +3,7 @@
 //! table                                           the source of src/fuzzy/polar/table.rs
 //! bounds                                          every family and K, 5 to 30 % noise
 //! count FAMILY K RATE TRIALS EFFORT [matched]     failures, counted
-//! rare FAMILY K PATHS FIRST LAST RUNGS POPULATION STEPS RUNS SEED
+//! rare FAMILY K PATHS FIRST LAST RUNGS POPULATION STEPS RUNS SEED [DEEPER]
 //!                                                 failure rates of the list decoder, by splitting
 //! entropy                                         loss and least K for biased cells
 
@@ -121,6 +121,7 @@ fn rare(words: &[&str]) {
         family: family(words[0]),
         k: number(1) as usize,
         paths: number(2) as usize,
+        deeper: words.get(10).map(|paths| paths.parse().unwrap()),
         rungs: (0..rungs).map(|rung| first - step * rung as f64).collect(),
         population: number(6) as usize,
         steps: number(7) as usize,
@@ -146,8 +147,10 @@ fn rare(words: &[&str]) {
                         seed: seed + at,
                         ..plan.clone()
                     };
-                    let run =
-                        splitting::run(&plan, &mut |rung| println!("{at} {rung:.3?}")).unwrap();
+                    let run = splitting::run(&plan, &mut |rung| {
+                        println!("{at} {:.2e} {rung:.3?}", rung.failure)
+                    })
+                    .unwrap();
                     let mut runs = runs.lock().unwrap();
                     runs.push(run);
                     report(&plan, &runs);
@@ -159,6 +162,12 @@ fn rare(words: &[&str]) {
 
 fn report(plan: &splitting::Plan, runs: &[Vec<splitting::Rung>]) {
     println!("after {} runs", runs.len());
+    let deeper = runs.iter().filter_map(|run| run.last());
+    let both = deeper.filter_map(|rung| Some(rung.failure * rung.deeper?));
+    let both: Vec<f64> = both.collect();
+    if let Some((mean, low, high)) = splitting::mean(&both) {
+        println!("both decoders: {mean:.2e} ({low:.2e} to {high:.2e})");
+    }
     for (at, rate) in plan.rungs.iter().enumerate() {
         let Some((mean, low, high)) = splitting::combine(runs, at) else {
             continue;

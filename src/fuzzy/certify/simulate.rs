@@ -141,22 +141,20 @@ mod tests {
         }
     }
 
-    /// The bound is above what is counted, and not far above.
+    /// The bound is not below what is counted, by more than one standard deviation, and not far above.
     ///
-    /// Fails with min-sum for f in llr.rs (1.3 times as many failures), with an upgrading quantiser
+    /// Fails with min-sum for f in llr.rs (a third more failures), with an upgrading quantiser
     /// in density.rs (each bucket's masses at the error rate of its best part), and with a code of
     /// other positions than those of the bound.
     #[test]
     fn the_bound_lies_just_above_the_count() {
-        for (rate, trials) in [(0.17, 12_000), (0.19, 3_000)] {
+        for (rate, trials) in [(0.16, 40_000), (0.19, 3_000)] {
             let outcome = simulate(&plan(rate, trials)).unwrap();
-            let (low, high) = interval(outcome.failures[0].1, trials);
-            let bound = bound_with(Family::Dk256, 384, rate, 64).unwrap();
-            assert!(low < bound, "{rate}: at least {low:e}, bound {bound:e}");
-            assert!(
-                bound < 1.35 * high,
-                "{rate}: at most {high:e}, bound {bound:e}"
-            );
+            let found = outcome.failures[0].1 as f64;
+            let bound = bound_with(Family::Dk256, 384, rate, 16).unwrap();
+            let expected = bound * trials as f64;
+            assert!(found < expected + expected.sqrt(), "{found} of {expected}");
+            assert!(expected < 1.35 * found, "{found} of {expected}");
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Plan {
     pub k: usize,
     /// Paths of the decoder, from 1 (successive cancellation) to 256.
     pub paths: usize,
+    /// Paths of a second decoder that is tried where the first fails, at the last rung alone.
+    pub deeper: Option<usize>,
     /// The ladder, in falling order. At the first rung failures must be frequent.
     pub rungs: Vec<f64>,
     /// States at each rung.
@@ -53,6 +55,9 @@ pub struct Rung {
     pub back: f64,
     /// Metropolis steps that were taken, of all.
     pub moved: f64,
+    /// P(the second decoder fails, too | B here), where it was tried. Times `failure` it is the
+    /// probability that both fail: no more is assumed than that the population is B's.
+    pub deeper: Option<f64>,
 }
 
 /// One run. `seen` hears of each rung when it is done; a run ends early where no state survives.
@@ -77,22 +82,28 @@ pub fn run(plan: &Plan, seen: &mut dyn FnMut(&Rung)) -> Result<Vec<Rung>> {
             break;
         }
         (states, rung) = walk.descend(&states, rate, &rung);
+        if rest.last() == Some(&rate) {
+            rung.deeper = walk.deeper(&states, rate);
+        }
         seen(&rung);
         rungs.push(rung);
     }
     Ok(rungs)
 }
 
-/// The estimate of several runs for the rung at `at`: their mean, and the 95 % interval of Cox for the
-/// mean of a log-normal variable, as estimates of this kind nearly are. None with fewer than three
-/// runs, or where one ended before.
+/// The estimate of several runs for the rung at `at`, see [`mean`]. None where one ended before.
 pub fn combine(runs: &[Vec<Rung>], at: usize) -> Option<(f64, f64, f64)> {
+    let found: Option<Vec<f64>> = runs.iter().map(|run| Some(run.get(at)?.failure)).collect();
+    mean(&found?)
+}
+
+/// The mean of several runs' estimates, and the 95 % interval of Cox for the mean of a log-normal
+/// variable, as products of this kind nearly are. None with fewer than three, or with a zero.
+pub fn mean(found: &[f64]) -> Option<(f64, f64, f64)> {
     // Quantiles 0.975 of Student's t for 2 and more degrees of freedom.
     const T: [f64; 10] = [
         4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201,
     ];
-    let found: Option<Vec<f64>> = runs.iter().map(|run| Some(run.get(at)?.failure)).collect();
-    let found = found?;
     let t = T.get(found.len().checked_sub(3)?.min(T.len() - 1))?;
     let n = found.len() as f64;
     let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / n;
@@ -102,7 +113,8 @@ pub fn combine(runs: &[Vec<Rung>], at: usize) -> Option<(f64, f64, f64)> {
     let half = t * (variance / n + variance * variance / (2.0 * (n - 1.0))).sqrt();
     let middle = log + variance / 2.0;
     let mean = mean(&mut found.iter().copied());
-    Some((mean, (middle - half).exp(), (middle + half).exp()))
+    let positive = found.iter().all(|&found| found > 0.0);
+    positive.then_some((mean, (middle - half).exp(), (middle + half).exp()))
 }
 
 /// A point of the probability space: each cell's number, and u with zeros at frozen positions.
@@ -144,6 +156,7 @@ impl Walk<'_> {
             kept: failure,
             back: 1.0,
             moved: 1.0,
+            deeper: None,
         };
         Ok((states, rung))
     }
@@ -164,8 +177,18 @@ impl Walk<'_> {
             kept,
             back,
             moved,
+            deeper: None,
         };
         (states, rung)
+    }
+
+    /// Of the states at the last rung, where the second decoder fails as well.
+    fn deeper(&self, states: &[State], rate: f64) -> Option<f64> {
+        let paths = self.plan.deeper?;
+        let fail = states
+            .iter()
+            .filter(|state| self.fails_with(state, rate, paths));
+        Some(fail.count() as f64 / states.len() as f64)
     }
 
     fn message(&mut self) -> std::rc::Rc<Bits> {
@@ -177,12 +200,16 @@ impl Walk<'_> {
     }
 
     fn fails(&self, state: &State, rate: f64) -> bool {
+        self.fails_with(state, rate, self.plan.paths)
+    }
+
+    fn fails_with(&self, state: &State, rate: f64, paths: usize) -> bool {
         let limit = threshold(rate);
         let mut noise = Bits::zeros(self.code.len());
         for (at, &cell) in state.cells.iter().enumerate() {
             noise.set(at, u64::from(cell) < limit);
         }
-        self.code.misses(&state.u, &noise, self.plan.paths)
+        self.code.misses(&state.u, &noise, paths)
     }
 
     /// A whole population of copies, of each survivor as many but for one.
@@ -242,6 +269,7 @@ mod tests {
             family: Family::Dk256,
             k: 384,
             paths: 1,
+            deeper: None,
             rungs: (0..10).map(|n| 0.19 - 0.005 * f64::from(n)).collect(),
             population: 60,
             steps: 8,
