@@ -9,15 +9,15 @@
 //!
 //! # What depends on secrets
 //! The transform, and with it [`Code::syndrome`], runs the same instructions on the same addresses
-//! whatever the response. Successive cancellation has no branch and no address that depends on the
-//! reading either: the updates are arithmetic on whole arrays, and which subtrees are cut short is
-//! a matter of the code. The list decoder chooses among paths by their metrics: which candidates survive,
-//! and which slots are read after a split, shows in branches (the selection) and in addresses (the
-//! tables of slots). An observer of the cache on the same core could learn in which order
-//! paths were kept. That says which bits were doubtful, thus where the *noise* of this reading
-//! is, and with slots numbered by rank, not by value, no bit of the response. How
-//! many decoders ran shows in the time, which tells how noisy the reading was: that is no
-//! secret (`devkey puf verify` prints it).
+//! whatever the response. So does successive cancellation: the updates are arithmetic on whole arrays,
+//! with choices between two numbers where compilers put selections, and which subtrees are cut
+//! short is a matter of the code. The list decoder compares the metrics of its paths. Which of them survive
+//! shows in branches (of the selection) and in addresses (a path's slots). Paths are numbered
+//! by rank and not by the bits that they stand for, so an observer of the cache on the same core could learn
+//! where the right path was the less likely one: where the *noise* of this reading misled. Noise
+//! does not depend on the response where cells are unbiased, and tells of a biased one at most on
+//! which side of its bias a cell may be. How many decoders ran shows in the time; it tells
+//! how noisy the reading was, which is no secret (`devkey puf verify` prints it).
 //!
 //! Everything that held bits or ratios is wiped when a decoder ends.
 
@@ -108,7 +108,7 @@ pub enum Effort {
     List8,
     /// Then one of 32.
     List32,
-    /// Then one of 256: some 5 MiB and 50 ms for 8192 bits.
+    /// Then one of 256, with eight times the time and memory of the one of 32: some 5 MiB for 8192 bits.
     List256,
 }
 

@@ -261,8 +261,8 @@ mod tests {
     /// Splitting finds for successive cancellation what the bound allows, down to where nothing could be
     /// counted in a test: the bound at the last rung is 1e-4.
     ///
-    /// Fails without the division by `back`, with survivors that are not moved (steps: 0), and with
-    /// steps that are taken whether the decoder fails or not.
+    /// Fails with survivors that are not moved (steps: 0), and with steps that are taken whether the
+    /// decoder fails or not.
     #[test]
     fn splitting_agrees_with_the_bound() {
         let plan = Plan {

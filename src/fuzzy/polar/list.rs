@@ -226,8 +226,11 @@ impl<'a> List<'a> {
             let ratios = self.levels[level].ratios(path);
             let zeros = self.metrics[path] + f64::from(self.surprises[path]);
             let ones = zeros + f64::from(llr::total(ratios));
-            self.candidates.push((zeros, slot(path), false));
-            self.candidates.push((ones, slot(path), true));
+            // By rank and not by value: the order, and with it all addresses, says nothing of the bit.
+            let bit = ones < zeros;
+            let likely = (zeros.min(ones), slot(path), bit);
+            let unlikely = (zeros.max(ones), slot(path), !bit);
+            self.candidates.extend([likely, unlikely]);
         }
         if self.candidates.len() > self.size {
             let by_metric = |a: &(f64, u8, bool), b: &(f64, u8, bool)| a.0.total_cmp(&b.0);
