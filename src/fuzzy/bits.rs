@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(bits.to_secret().expose(), [5, 0, 0, 0, 0, 0, 0, 0, 0x80]);
     }
 
-    /// Fails without the check of the length in `set`, and without the mask.
+    /// Fails without the check of the length in `set`.
     #[test]
     fn what_is_set_is_what_is_read() {
         let mut bits = Bits::zeros(70);

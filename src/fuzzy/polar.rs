@@ -353,7 +353,7 @@ mod tests {
         Some(decoded.decoder)
     }
 
-    /// Fails with f and g, or the halves of a word, exchanged in sc.rs.
+    /// Fails with the halves of a word, or the arguments of g, exchanged in sc.rs.
     #[test]
     fn design_noise_is_undone_at_once() {
         let mut random = Random::new(1);
@@ -379,7 +379,7 @@ mod tests {
         assert!(sc > 25 && eight > 5 && sc + eight > 54, "{sc} {eight}");
     }
 
-    /// Fails with another candidate accepted than the one that is offered.
+    /// Fails where the coset is not added again to what is offered.
     #[test]
     fn every_candidate_has_the_syndrome() {
         let code = Code::new(Family::Dk256, 448).unwrap();

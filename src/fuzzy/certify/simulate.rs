@@ -143,9 +143,9 @@ mod tests {
 
     /// The bound is not below what is counted, by more than one standard deviation, and not far above.
     ///
-    /// Fails with min-sum for f in llr.rs (a third more failures), with an upgrading quantiser
-    /// in density.rs (each bucket's masses at the error rate of its best part), and with a code of
-    /// other positions than those of the bound.
+    /// Fails with min-sum for f in llr.rs (a third more failures), with an upgrading quantiser in
+    /// density.rs (neighbours merged at the error rate of the better one), with the bound of other
+    /// positions than the code's, and with one generator's numbers for all parts.
     #[test]
     fn the_bound_lies_just_above_the_count() {
         for (rate, trials) in [(0.16, 40_000), (0.19, 3_000)] {
@@ -158,7 +158,7 @@ mod tests {
         }
     }
 
-    /// Fails with a generator per thread.
+    /// Fails with a generator for each thread instead of each part.
     #[test]
     fn a_seed_gives_one_result() {
         let one = Plan {

@@ -39,7 +39,7 @@ mod tests {
 
     /// Row u of F^(x)m has ones where the binary digits of the column are among those of the row.
     ///
-    /// Fails with any mask of `RECEIVERS` shifted, and with `first` and `second` exchanged.
+    /// Fails with a mask of `RECEIVERS` complemented, and with `first` and `second` exchanged.
     #[test]
     fn each_unit_vector_gives_its_row() {
         for row in 0..256 {
