@@ -284,7 +284,7 @@ mod tests {
         });
         let runs: Vec<_> = runs.collect();
         for (at, &rate) in plan.rungs.iter().enumerate() {
-            let (mean, low, high) = combine(&runs, at).unwrap();
+            let (_, low, _) = combine(&runs, at).unwrap();
             let bound = bound_with(Family::Dk256, 384, rate, 64).unwrap();
             assert!(low < bound, "{rate}: at least {low:e}, bound {bound:e}");
         }

@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Fails with the bits of `known` in reverse, and with `a` and `b` exchanged.
+    /// Fails with the halves of a word of `known` exchanged.
     #[test]
     fn g_adds_or_subtracts_as_the_bits_say() {
         let a: Vec<f32> = (0..96).map(|n| n as f32 + 0.5).collect();
