@@ -292,7 +292,7 @@ impl<'m> Hammer<'m> {
     }
 
     fn any_mechanism(&mut self) -> u64 {
-        const KINDS: [u64; 16] = [
+        const KINDS: [u64; 18] = [
             CKM_ECDSA,
             CKM_ECDSA_SHA256,
             CKM_ECDSA_SHA512,
@@ -302,9 +302,11 @@ impl<'m> Hammer<'m> {
             CKM_SHA384_RSA_PKCS_PSS,
             CKM_RSA_PKCS_OAEP,
             CKM_EDDSA,
+            CKM_ML_DSA,
             CKM_ECDH1_DERIVE,
             CKM_EC_KEY_PAIR_GEN,
             CKM_EC_EDWARDS_KEY_PAIR_GEN,
+            CKM_ML_DSA_KEY_PAIR_GEN,
             CKM_RSA_X_509,
             CKM_AES_GCM,
             CKM_ECDSA_SHA1,
@@ -330,14 +332,14 @@ impl<'m> Hammer<'m> {
         // The lengths that stand beside inner pointers: those of ECDH, EdDSA and OAEP.
         let inner = [0, 1, 32, 65, 97, 255, 4096][self.below(7) as usize];
         self.numbers[self.below(5) as usize] = inner;
-        let kind = KINDS[self.below(16) as usize];
+        let kind = KINDS[self.below(18) as usize];
         self.make_lengths_true(kind, inner);
         let kind = self.either(kind);
         self.mechanism.mechanism = kind;
         let length = [0, 1, 16, 24, 40, 128, u64::MAX][self.below(7) as usize];
         let known = match kind {
             CKM_RSA_PKCS_OAEP | CKM_ECDH1_DERIVE => 40,
-            CKM_EDDSA | CKM_RSA_PKCS_PSS | CKM_SHA384_RSA_PKCS_PSS => 24,
+            CKM_EDDSA | CKM_ML_DSA | CKM_RSA_PKCS_PSS | CKM_SHA384_RSA_PKCS_PSS => 24,
             _ => 0,
         };
         let length = if self.below(3) > 0 { known } else { length };
@@ -365,12 +367,14 @@ impl<'m> Hammer<'m> {
             }
             // flag, length, context
             CKM_EDDSA => (self.numbers[1], self.numbers[2]) = (length, valid),
+            // hedge, context, length
+            CKM_ML_DSA => (self.numbers[1], self.numbers[2]) = (valid, length),
             _ => {}
         }
     }
 
     fn any_template(&mut self, pair: bool) -> (u64, Option<u64>) {
-        const KINDS: [u64; 20] = [
+        const KINDS: [u64; 21] = [
             CKA_CLASS,
             CKA_TOKEN,
             CKA_LABEL,
@@ -391,17 +395,19 @@ impl<'m> Hammer<'m> {
             CKA_CERTIFICATE_TYPE,
             CKA_WRAP_TEMPLATE,
             CKA_SUBJECT,
+            CKA_PARAMETER_SET,
         ];
         let count = [0, 1, 2, 3, 5, 8, 100][self.below(7) as usize];
         let which = usize::from(self.below(2) == 0);
         let mut template = Vec::new();
         if pair && self.below(2) == 0 {
-            // P-256 on the token.
+            // P-256 or ML-DSA-44 on the token.
             template.push((CKA_TOKEN, vec![1]));
             template.push((CKA_EC_PARAMS, P256.to_vec()));
+            template.push((CKA_PARAMETER_SET, CKP_ML_DSA_44.to_ne_bytes().to_vec()));
         }
         for _ in 0..count {
-            let kind = KINDS[self.below(20) as usize];
+            let kind = KINDS[self.below(21) as usize];
             let value = match self.below(5) {
                 0 => vec![1],
                 1 => (1 + self.below(3)).to_ne_bytes().to_vec(),

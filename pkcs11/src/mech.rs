@@ -330,7 +330,6 @@ fn find(kind: Ulong, capabilities: &[Capability]) -> Result<Does> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_lc_rs::agreement;
     use devkey::key::Usage;
 
     /// Fails where a row stands twice.
