@@ -11,6 +11,7 @@
 )]
 
 mod device;
+mod login;
 mod peer;
 mod provider;
 mod token;
@@ -79,8 +80,17 @@ macro_rules! back_ends {
 
 /// The rules of tokens over a back end, in this process and across the socket of a real devkeyd.
 macro_rules! token_rules {
+    ($rules:ident; $device:expr; $open:path; $($rule:ident)*) => {
+        $(
+            #[test]
+            fn $rule() {
+                let device: fn() -> Device = $device;
+                $rules::$rule(device, $open);
+            }
+        )*
+    };
     ($device:expr; $open:path) => {
-        token_rules! { $device; $open;
+        token_rules! { token; $device; $open;
             every_capability_works
             two_keys_agree
             what_openssl_encrypts_is_decrypted
@@ -98,15 +108,16 @@ macro_rules! token_rules {
             changes_by_another_are_seen
             a_read_only_store_signs
         }
-    };
-    ($device:expr; $open:path; $($rule:ident)*) => {
-        $(
-            #[test]
-            fn $rule() {
-                let device: fn() -> Device = $device;
-                token::$rule(device, $open);
-            }
-        )*
+        token_rules! { login; $device; $open;
+            login_is_wanted
+            login_opens_and_logout_closes
+            wrong_pins_are_counted
+            a_locked_pin_is_unlocked_by_the_so
+            a_changed_pin_opens_the_same_keys
+            the_so_sets_the_first_pin
+            a_reset_leaves_the_so_alone
+            a_token_without_pins_has_no_login
+        }
     };
 }
 

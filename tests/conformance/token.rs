@@ -26,9 +26,9 @@ use tempfile::TempDir;
 use crate::device::Device;
 use crate::{devkeyd, peer};
 
-type Fresh = fn() -> Device;
+pub(crate) type Fresh = fn() -> Device;
 /// Opens the token of a device.
-type Open = fn(&Device) -> Arc<dyn Token>;
+pub(crate) type Open = fn(&Device) -> Arc<dyn Token>;
 
 pub(crate) fn local(device: &Device) -> Arc<dyn Token> {
     let (back_end, settings, dir) = device.token();
@@ -382,7 +382,7 @@ const DECRYPT: Usage = Usage {
 };
 
 /// A device on which a token was made.
-fn with_token(fresh: Fresh) -> Device {
+pub(crate) fn with_token(fresh: Fresh) -> Device {
     let device = fresh();
     let (back_end, settings, dir) = device.token();
     let request = TokenRequest {
@@ -402,16 +402,16 @@ fn kinds(token: &dyn Token, wanted: impl Fn(Usage) -> bool) -> Vec<KeyKind> {
 }
 
 /// A kind that every back end makes soon.
-fn first_kind(token: &dyn Token) -> KeyKind {
+pub(crate) fn first_kind(token: &dyn Token) -> KeyKind {
     kinds(token, |usage| usage.sign)[0]
 }
 
-fn generate(token: &dyn Token, kind: KeyKind, usage: Usage) -> KeyRecord {
+pub(crate) fn generate(token: &dyn Token, kind: KeyKind, usage: Usage) -> KeyRecord {
     let names = Names::default();
     token.generate(&KeyRequest { kind, usage, names }).unwrap()
 }
 
-fn sign(token: &dyn Token, key: &KeyRecord) -> Result<(), Error> {
+pub(crate) fn sign(token: &dyn Token, key: &KeyRecord) -> Result<(), Error> {
     let kind = key.public.kind();
     let input = input(kind, kind.schemes()[0]);
     let signature = token.sign(key, kind.schemes()[0], &input)?;
