@@ -170,7 +170,7 @@ fn left_to_root() -> bool {
 /// Fails where any text of the command changes: `TRYCMD=dump` shows what it says now.
 #[test]
 fn transcripts() {
-    for name in ["help", "usage", "first", "names"] {
+    for name in ["help", "usage", "first", "names", "pin"] {
         let home = Home::new();
         let path = home.0.path().to_str().unwrap().to_owned();
         trycmd::TestCases::new()
@@ -178,6 +178,12 @@ fn transcripts() {
             .env("HOME", &path)
             .env("XDG_CONFIG_HOME", format!("{path}/.config"))
             .env("XDG_DATA_HOME", format!("{path}/.local/share"))
+            .env("RIGHT", "a right one")
+            .env("WRONG", "a wrong one")
+            .env("WRONGER", "a wronger one")
+            .env("WORST", "the worst one")
+            .env("SHORT", "123")
+            .env("LONG", "x".repeat(33))
             .insert_var("[HOME]", path)
             .unwrap();
     }
@@ -654,6 +660,389 @@ fn an_agent_that_refuses_is_explained() {
     );
 }
 
+/// PINs that are typed, and those that come from files, pipes and credentials.
+mod pin {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{LocalModes, tcgetattr};
+
+    use super::*;
+
+    /// A home with PINs in files, and a token of them where `made`.
+    fn home(made: bool) -> Home {
+        let home = Home::new();
+        for (name, pin) in [
+            ("user", "1234\n"),
+            ("so", "SO PIN"),
+            ("new", "Grüße\n"),
+            ("wrong", "4321\n"),
+        ] {
+            fs::write(home.path(name), pin).unwrap();
+            mode(&home.path(name), 0o600);
+        }
+        if made {
+            let (user, so) = (home.file("user"), home.file("so"));
+            home.ok(&[
+                "init",
+                "--tries",
+                "3",
+                "--pin-file",
+                &user,
+                "--so-pin-file",
+                &so,
+            ]);
+        }
+        home
+    }
+
+    impl Home {
+        fn file(&self, name: &str) -> String {
+            self.path(name).to_str().unwrap().to_owned()
+        }
+
+        /// Without a terminal, wherever the tests are run.
+        fn alone(&self, args: &[&str]) -> Output {
+            self.command("setsid")
+                .args(["--wait", DEVKEY])
+                .args(args)
+                .output()
+                .unwrap()
+        }
+
+        fn shell(&self, script: &str) -> Output {
+            let mut shell = self.command("sh");
+            shell.args(["-c", script]).current_dir(self.0.path());
+            shell.env("D", DEVKEY).output().unwrap()
+        }
+
+        /// At a terminal of its own: waits for each question, and answers it. Gives all that the
+        /// terminal showed.
+        fn typing(&self, args: &[&str], answers: &[(&str, &str)]) -> (ExitStatus, String) {
+            let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
+            let ours = ours.unwrap();
+            grantpt(&ours).unwrap();
+            unlockpt(&ours).unwrap();
+            let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+            let mut options = fs::OpenOptions::new();
+            options.read(true).write(true);
+            let theirs = options.custom_flags(libc::O_NOCTTY).open(name).unwrap();
+            let before = tcgetattr(&theirs).unwrap().local_modes;
+            let mut command = self.command("setsid");
+            command.args(["--ctty", "--wait", DEVKEY]).args(args);
+            command.stdin(theirs.try_clone().unwrap());
+            command.stdout(theirs.try_clone().unwrap());
+            command.stderr(theirs.try_clone().unwrap());
+            let mut child = command.spawn().unwrap();
+            drop(command);
+            let mut ours = File::from(ours);
+            let mut shown = String::new();
+            let mut read = |shown: &mut String, ours: &mut File| {
+                let mut bytes = [0; 4096];
+                let length = ours.read(&mut bytes).unwrap_or(0);
+                shown.push_str(&String::from_utf8_lossy(&bytes[..length]));
+                length > 0
+            };
+            let mut seen = 0;
+            for (question, answer) in answers {
+                while !shown[seen..].contains(question) {
+                    assert!(read(&mut shown, &mut ours), "no {question:?}: {shown}");
+                }
+                seen = shown.len();
+                let modes = tcgetattr(&theirs).unwrap().local_modes;
+                assert!(!modes.contains(LocalModes::ECHO), "{question:?} with echo");
+                ours.write_all(answer.as_bytes()).unwrap();
+            }
+            let status = child.wait().unwrap();
+            assert_eq!(tcgetattr(&theirs).unwrap().local_modes, before);
+            drop(theirs);
+            while read(&mut shown, &mut ours) {}
+            for (_, answer) in answers {
+                let typed = answer.trim_end();
+                assert!(typed.is_empty() || !shown.contains(typed), "{shown}");
+            }
+            (status, shown)
+        }
+    }
+
+    /// Seen to fail with `ECHO` left on in prompt.rs, with its `drop` taken out, and with one PIN
+    /// asked for once.
+    #[test]
+    fn pins_are_typed_unseen() {
+        let home = home(false);
+        let (status, shown) = home.typing(
+            &["init", "--pin"],
+            &[
+                ("User PIN (empty: ", "first PIN\n"),
+                ("User PIN, once more: ", "first PIN\n"),
+                ("SO PIN (empty: none, and ", "\n"),
+            ],
+        );
+        assert!(status.success(), "{shown}");
+        assert!(shown.contains("There is no SO PIN: "), "{shown}");
+        let question = "User PIN of token default: ";
+        // The terminal's own editing works: the last letter is taken back.
+        let (status, shown) =
+            home.typing(&["key", "new", "laptop"], &[(question, "first PINx\x7f\n")]);
+        assert!(status.success() && shown.contains("ecdsa-sha2"), "{shown}");
+        let answers = [
+            (question, "first PIN\n"),
+            ("New user PIN of token default: ", "second PIN\n"),
+            ("once more: ", "another PIN\n"),
+        ];
+        let (status, shown) = home.typing(&["pin", "change"], &answers);
+        assert_eq!(status.code(), Some(1));
+        assert!(shown.contains("the two are not the same"), "{shown}");
+        let (status, shown) = home.typing(&["key", "new", "x"], &[(question, "second PIN\n")]);
+        assert_eq!(status.code(), Some(1));
+        assert!(shown.contains("wrong user PIN, 9 tries left"), "{shown}");
+    }
+
+    /// Seen to fail without `kill_current_process_group` in prompt.rs, and with `VEOL` left as it is:
+    /// the command then waits for Enter.
+    #[test]
+    fn an_interrupt_leaves_the_terminal_as_it_was() {
+        let home = home(true);
+        let question = "User PIN of token default: ";
+        for interrupt in ["12\x03", "\x03"] {
+            let (status, shown) = home.typing(&["key", "new", "x"], &[(question, interrupt)]);
+            // setsid(1) says of its child's signal what a shell does.
+            let interrupted = status.signal() == Some(2) || status.code() == Some(128 + 2);
+            assert!(interrupted, "{status}: {shown}");
+        }
+        let (status, shown) = home.typing(&["key", "new", "x"], &[(question, "\x04")]);
+        assert_eq!(status.code(), Some(1), "{shown}");
+        let status = home.ok(&["pin", "status"]);
+        assert!(status.contains("user PIN  3 of 3 tries left"), "{status}");
+    }
+
+    /// Seen to fail with the mode left unlooked at in `read_file`, with no newline cut and with two
+    /// cut in `contents`.
+    #[test]
+    fn a_pin_file_is_private_and_of_one_line() {
+        let home = home(true);
+        let user = home.file("user");
+        for shared in [0o640, 0o604, 0o620] {
+            mode(&home.path("user"), shared);
+            home.fails(
+                &["key", "new", "--pin-file", &user, "x"],
+                &[
+                    "others can read the PIN in it",
+                    &format!("try: chmod go-rwx {user}"),
+                ],
+            );
+        }
+        mode(&home.path("user"), 0o600);
+        fs::write(home.path("user"), "1234\n\n").unwrap();
+        home.fails(
+            &["key", "new", "--pin-file", &user, "x"],
+            &["wrong user PIN, 2 tries left"],
+        );
+        fs::write(home.path("user"), "1234").unwrap();
+        home.ok(&["key", "new", "--pin-file", &user, "x"]);
+        for (contents, said) in [
+            (&b""[..], "a PIN has 4 to 32 bytes"),
+            (b"123\n", "a PIN has 4 to 32 bytes"),
+            (&[b'x'; 33], "a PIN has 4 to 32 bytes"),
+            (&[b'x'; 9999], "a PIN has 4 to 32 bytes"),
+            (b"Gr\xfc\xdfe\n", "a PIN is UTF-8 text"),
+            (b"12\x0034\n", "a PIN has no NUL"),
+        ] {
+            fs::write(home.path("user"), contents).unwrap();
+            let remedy = "no try was counted";
+            home.fails(&["key", "new", "--pin-file", &user, "y"], &[said, remedy]);
+        }
+        let status = home.ok(&["pin", "status"]);
+        assert!(status.contains("user PIN  3 of 3 tries left"), "{status}");
+        home.fails(
+            &["key", "new", "--pin-file", "/nowhere", "y"],
+            &["/nowhere: No such file"],
+        );
+        home.fails(
+            &["key", "new", "--pin-file", "/", "y"],
+            &["/ is a directory"],
+        );
+    }
+
+    /// Seen to fail with the number off by one in `read_fd`.
+    #[test]
+    fn pins_come_from_descriptors() {
+        let home = home(true);
+        let output = home.shell(
+            "set -e; $D key new --pin-fd 0 a <user; printf 1234 | $D key new --pin-fd 0 b
+            $D pin change --pin-fd 3 --new-pin-fd 4 3<user 4<new
+            $D pin unlock --so-pin-fd 5 --new-pin-fd 4 5<so 4<user
+            $D key new --pin-fd 3 c 3<user; $D key new --pin-fd 9 d",
+        );
+        let said = said(&output);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout).lines().count(),
+            5,
+            "{said}"
+        );
+        assert!(said.contains("reading the PIN from descriptor 9"), "{said}");
+        assert!(said.contains("try: open it for reading"), "{said}");
+    }
+
+    /// Seen to fail with another name for `CREDENTIAL`, and with the mode of credentials looked at.
+    #[test]
+    fn pins_come_from_systemd() {
+        let home = home(true);
+        let credentials = home.path("credentials");
+        fs::create_dir(&credentials).unwrap();
+        fs::write(credentials.join("devkey.pin"), "1234").unwrap();
+        fs::write(credentials.join("other"), "4321").unwrap();
+        // An access control list shows in the place of the group's rights: systemd.exec(5).
+        mode(&credentials.join("devkey.pin"), 0o440);
+        let run = |args: &[&str]| {
+            let mut command = home.command(DEVKEY);
+            command.env("CREDENTIALS_DIRECTORY", &credentials);
+            command.args(args).output().unwrap()
+        };
+        let made = run(&["key", "new", "a"]);
+        assert!(made.status.success(), "{}", said(&made));
+        let named = ["key", "new", "--pin-credential"];
+        failed(
+            run(&[&named[..], &["other", "b"]].concat()),
+            &["wrong user PIN"],
+        );
+        failed(
+            run(&[&named[..], &["../so", "b"]].concat()),
+            &["cannot name a credential"],
+        );
+        // What lies there makes no token have a PIN.
+        assert!(run(&["init", "free"]).status.success());
+        assert_eq!(
+            home.json(&["token", "show", "free", "--json"])["pin"],
+            false
+        );
+        failed(
+            home.alone(&[&named[..], &["devkey.pin", "b"]].concat()),
+            &["CREDENTIALS_DIRECTORY is not set", "try: run it by systemd"],
+        );
+    }
+
+    /// Each with the next step. Seen to fail with `explain` passing the library's errors on.
+    #[test]
+    fn who_is_locked_out_is_told_what_to_do() {
+        let home = home(true);
+        let [user, so, new, wrong] = ["user", "so", "new", "wrong"].map(|name| home.file(name));
+        failed(
+            home.alone(&["key", "new", "x"]),
+            &[
+                "there is no terminal to ask for the user PIN of token default on",
+                "try: name a source: --pin-file FILE or --pin-fd N",
+            ],
+        );
+        let set = ["pin", "set", "--so-pin-file", &so, "--new-pin-file", &new];
+        home.fails(
+            &set,
+            &["exists already", "devkey pin change", "devkey pin unlock"],
+        );
+        for (n, text) in ["2 tries left", "1 try left", "the last try: it is locked"]
+            .iter()
+            .enumerate()
+        {
+            fs::write(&wrong, format!("wrong {n}")).unwrap();
+            home.fails(&["pin", "change", "--pin-file", &wrong], &[text, "try: "]);
+        }
+        let unlock = "devkey pin unlock --token default";
+        home.fails(
+            &["key", "new", "--pin-file", &user, "x"],
+            &["is locked", unlock],
+        );
+        assert!(home.ok(&["pin", "status"]).contains(unlock));
+        let unlocking = ["pin", "unlock", "--must-change", "--so-pin-file"];
+        let last = ["--new-pin-file", &new];
+        home.fails(
+            &[&unlocking[..], &[&wrong], &last[..]].concat(),
+            &["wrong SO PIN, 2 tries left"],
+        );
+        home.ok(&[&unlocking[..], &[&so], &last[..]].concat());
+        let made = home.run(&["key", "new", "--pin-file", &new, "x"]);
+        assert!(made.status.success());
+        assert!(
+            said(&made).contains("devkey pin change --token default"),
+            "{}",
+            said(&made)
+        );
+        // The record of the PIN, changed or of another machine.
+        let record = home.token().join("user.pin");
+        let text = fs::read_to_string(&record).unwrap();
+        fs::write(&record, text.replace("tries = 3", "tries = 90")).unwrap();
+        home.fails(
+            &["key", "new", "--pin-file", &new, "y"],
+            &["was changed", "put back a copy of"],
+        );
+        fs::write(&record, text).unwrap();
+        fs::write(home.token().join("root"), [7; 32]).unwrap();
+        home.fails(
+            &["key", "new", "--pin-file", &new, "y"],
+            &["is not the device", "try: go back"],
+        );
+    }
+
+    /// Seen to fail with `unset` refusing everything, and with `init_pin` left out of `by_the_so`.
+    #[test]
+    fn the_so_sets_the_first_pin() {
+        let home = home(false);
+        let [user, so] = ["user", "so"].map(|name| home.file(name));
+        let made = home.run(&["init", "--so-pin-file", &so]);
+        assert!(
+            said(&made).contains("devkey pin set --token default"),
+            "{}",
+            said(&made)
+        );
+        home.fails(
+            &["key", "new", "--pin-file", &user, "x"],
+            &["has no user PIN yet", "devkey pin set --token default"],
+        );
+        home.ok(&["pin", "set", "--so-pin-file", &so, "--new-pin-file", &user]);
+        home.ok(&["key", "new", "--pin-file", &user, "x"]);
+        home.ok(&[
+            "pin",
+            "change",
+            "--so-pin-file",
+            &so,
+            "--new-pin-file",
+            &user,
+        ]);
+        home.ok(&[
+            "pin",
+            "unlock",
+            "--so-pin-file",
+            &user,
+            "--new-pin-file",
+            &so,
+        ]);
+    }
+
+    /// Seen to fail with `writer` for `unless_read_only(writer)` in src/token/login.rs.
+    #[test]
+    fn a_read_only_store_lets_in_and_changes_nothing() {
+        let home = home(true);
+        let output = home.script(
+            "mount --bind .local .local; mount -o remount,ro,bind .local
+            if $D pin change --pin-file wrong --new-pin-file new; then exit 3; fi
+            if $D pin change --pin-file user --new-pin-file new; then exit 4; fi",
+        );
+        let said = said(&output);
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains("wrong user PIN; it was not counted"),
+            "{said}"
+        );
+        assert!(
+            said.contains("try: mount it read-write to change a PIN"),
+            "{said}"
+        );
+    }
+}
+
 #[cfg(feature = "tpm")]
 mod tpm {
     use std::net::{TcpListener, TcpStream};
@@ -745,6 +1134,68 @@ mod tpm {
         );
         fs::write(&config, "[token.board]\ntcti = 'tabrmd'\n").unwrap();
         home.fails(&["config", "check"], &["devkey.toml:2: ", "tabrmd"]);
+    }
+
+    /// Fails where `locked` in src/bin/devkey/pin/login.rs does not ask for the tries left, and where
+    /// `touches_device` leaves out `pin`: libtss2 then speaks too.
+    #[test]
+    fn a_tpm_token_keeps_its_last_try_back() {
+        let home = Home::new();
+        let state = tempfile::tempdir().unwrap();
+        let swtpm = Swtpm::start(state.path());
+        for (name, pin) in [("user", "1234"), ("so", "the SO PIN"), ("wrong", "4321")] {
+            fs::write(home.path(name), pin).unwrap();
+            mode(&home.path(name), 0o600);
+        }
+        let [user, so, wrong] =
+            ["user", "so", "wrong"].map(|name| home.path(name).to_str().unwrap().to_owned());
+        let pins = ["--pin-file", &user, "--so-pin-file", &so, "--tries", "3"];
+        let tcti = swtpm.tcti();
+        home.ok(&[&["init", "--tpm", "--tcti", &tcti][..], &pins].concat());
+        home.ok(&["key", "new", "--pin-file", &user, "box"]);
+        let status = home.ok(&["pin", "status"]);
+        assert!(status.contains("user PIN  3 of 3 tries left"), "{status}");
+        assert!(status.contains("by the device"), "{status}");
+        for left in ["2 tries left", "1 try left"] {
+            fs::write(&wrong, left).unwrap();
+            home.fails(
+                &["key", "new", "--pin-file", &wrong, "x"],
+                &["wrong user PIN", left],
+            );
+        }
+        let change = [
+            "pin",
+            "change",
+            "--pin-file",
+            &user,
+            "--new-pin-file",
+            &wrong,
+        ];
+        let kept = home.fails(
+            &change,
+            &["1 try is left", "kept back", "try: add --last-try"],
+        );
+        assert_eq!(said(&kept).lines().count(), 2, "{}", said(&kept));
+        home.ok(&[&change[..], &["--last-try"]].concat());
+        home.ok(&["key", "new", "--pin-file", &wrong, "x"]);
+        let cleared = home
+            .command("tpm2_clear")
+            .env(
+                "TPM2TOOLS_TCTI",
+                tcti.replace(',', ",path=,").replace("path=,", ""),
+            )
+            .args(["-c", "p"])
+            .output()
+            .unwrap();
+        assert!(cleared.status.success(), "{}", said(&cleared));
+        let gone = home.run(&["key", "new", "--pin-file", &wrong, "y"]);
+        let other = [
+            "is not the device that this token was made on",
+            "try: go back to",
+        ];
+        let gone = failed(gone, &other);
+        let status = home.fails(&["pin", "status"], &other);
+        assert_eq!(said(&status), said(&gone), "said once");
     }
 
     /// Fails where `From<&Error>` in failure.rs drops the remedy.

@@ -174,10 +174,9 @@ pub(crate) struct InitPins {
     /// Guard the keys by a PIN: asks for one of the user and one of the SO, who can replace it
     #[arg(long)]
     pin: bool,
-    /// Wrong PINs in a row that lock it
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_TRIES)]
-    #[arg(value_parser = clap::value_parser!(u32).range(3..=100))]
-    tries: u32,
+    /// Wrong PINs in a row that lock one [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
+    tries: Option<u32>,
     #[command(flatten)]
     user: UserPin,
     #[command(flatten)]
@@ -199,7 +198,10 @@ impl InitPins {
     pub(crate) fn read(&self) -> Result<Option<GivenPins>> {
         let (user, so) = (self.user.named(), self.so.named());
         if !self.pin && !user && !so {
-            return Ok(None);
+            return match self.tries {
+                None => Ok(None),
+                Some(_) => Err(Failure::new("--tries without a PIN", "add --pin")),
+            };
         }
         let ask = !user && !so;
         if ask && prompt::possible() {
@@ -226,7 +228,7 @@ impl InitPins {
         Ok(Some(GivenPins {
             user,
             so,
-            tries: self.tries,
+            tries: self.tries.unwrap_or(DEFAULT_TRIES),
         }))
     }
 }

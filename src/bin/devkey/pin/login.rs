@@ -222,6 +222,6 @@ pub(crate) fn duration(seconds: u64) -> String {
 fn pinless(name: &str) -> Failure {
     Failure::new(
         format!("token {name} has no PINs: its keys want no login"),
-        "leave the PIN out; a token gets PINs when it is made: devkey init --pin NAME",
+        "use it without one; a token gets PINs when it is made: devkey init --pin NAME",
     )
 }

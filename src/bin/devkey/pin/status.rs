@@ -33,7 +33,8 @@ struct State {
 pub(super) fn run(found: &FoundToken, token: &dyn Token, json: bool) -> Outcome {
     let pins = token.store().token().pin;
     let mut problems = Vec::new();
-    let mut ask = |role| match pins {
+    // Who does not answer for one PIN does not answer for the other.
+    let mut ask = |role| match pins && problems.is_empty() {
         true => state(found, token, role).unwrap_or_else(|failure| {
             problems.push(failure);
             None
