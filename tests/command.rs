@@ -741,7 +741,7 @@ mod pin {
             drop(command);
             let mut ours = File::from(ours);
             let mut shown = String::new();
-            let mut read = |shown: &mut String, ours: &mut File| {
+            let read = |shown: &mut String, ours: &mut File| {
                 let mut bytes = [0; 4096];
                 let length = ours.read(&mut bytes).unwrap_or(0);
                 shown.push_str(&String::from_utf8_lossy(&bytes[..length]));
