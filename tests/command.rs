@@ -802,7 +802,7 @@ mod pin {
         assert!(shown.contains("wrong user PIN, 9 tries left"), "{shown}");
     }
 
-    /// Seen to fail without `kill_current_process_group` in prompt.rs, and with `VEOL` left as it is:
+    /// Seen to fail without `kill_current_process_group` in prompt.rs. To catch `VEOL` left as it is:
     /// the command then waits for Enter.
     #[test]
     fn an_interrupt_leaves_the_terminal_as_it_was() {
@@ -820,7 +820,7 @@ mod pin {
         assert!(status.contains("user PIN  3 of 3 tries left"), "{status}");
     }
 
-    /// Seen to fail with the mode left unlooked at in `read_file`, with no newline cut and with two
+    /// Seen to fail with the mode left unlooked at in `read_file`. To catch no newline cut, and two
     /// cut in `contents`.
     #[test]
     fn a_pin_file_is_private_and_of_one_line() {
@@ -868,7 +868,7 @@ mod pin {
         );
     }
 
-    /// Seen to fail with the number off by one in `read_fd`.
+    /// Waits without end with the number off by one in `read_fd`.
     #[test]
     fn pins_come_from_descriptors() {
         let home = home(true);
@@ -888,7 +888,7 @@ mod pin {
         assert!(said.contains("try: open it for reading"), "{said}");
     }
 
-    /// Seen to fail with another name for `CREDENTIAL`, and with the mode of credentials looked at.
+    /// Seen to fail with another name for `CREDENTIAL`. To catch the mode of credentials looked at.
     #[test]
     fn pins_come_from_systemd() {
         let home = home(true);
@@ -926,7 +926,7 @@ mod pin {
         );
     }
 
-    /// Each with the next step. Seen to fail with `explain` passing the library's errors on.
+    /// Each with the next step. Seen to fail with `init_pin` left out of `by_the_so`.
     #[test]
     fn who_is_locked_out_is_told_what_to_do() {
         let home = home(true);
@@ -986,7 +986,7 @@ mod pin {
         );
     }
 
-    /// Seen to fail with `unset` refusing everything, and with `init_pin` left out of `by_the_so`.
+    /// Seen to fail with `init_pin` left out of `by_the_so`. To catch `unset` refusing everything.
     #[test]
     fn the_so_sets_the_first_pin() {
         let home = home(false);
@@ -1021,7 +1021,7 @@ mod pin {
         ]);
     }
 
-    /// Seen to fail with `writer` for `unless_read_only(writer)` in src/token/login.rs.
+    /// To catch `writer` for `unless_read_only(writer)` in src/token/login.rs, as in tests/pin.rs.
     #[test]
     fn a_read_only_store_lets_in_and_changes_nothing() {
         let home = home(true);

@@ -1,7 +1,8 @@
 //! The specification of [`Login`] in code, for tokens with PINs on every back end that seals secrets
 //! under an auth: in this process, and across the socket of the key service.
 //!
-//! Each rule names the line that was changed to see it fail.
+//! Each rule names a change that it is there to catch; those that tests/pin.rs names too were made and
+//! seen to fail there, the others have not been tried on this suite yet.
 
 use devkey::Error;
 use devkey::key::{KeyKind, Usage};
