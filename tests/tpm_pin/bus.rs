@@ -3,18 +3,91 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use devkey::key::{KeyKind, Usage};
+use devkey::Error;
+use devkey::key::{DecryptScheme, Hash, KeyKind, Usage};
 use devkey::provider::KeyAuth;
 use devkey::secret::Secret;
 
 use crate::tpm::{Proxy, Swtpm};
-use crate::{Part, RIGHT, TRIES, WRONG, create, pin, signs};
+use crate::{Part, RIGHT, TRIES, WRONG, create, lockouts, pin, signs};
 
 /// TPM2_Sign.
 const SIGN: u32 = 0x15d;
 
-/// The TPM strips zeros off the end of an auth. Seen failing, for any auth of 32 bytes that a key
-/// has, with another one given to `tr_set_auth` in `Live::key`.
+/// A key that is loaded for one auth is not used with another. Seen failing with the auth set only
+/// where the key is loaded in `Live::key`.
+#[test]
+fn a_loaded_key_still_wants_its_auth() {
+    let swtpm = Swtpm::start();
+    let provider = create(&swtpm.tcti(), &[]);
+    let new = provider
+        .generate(KeyKind::EcP256, Usage::SIGN, &pin(RIGHT))
+        .unwrap();
+    let open = |auth: &KeyAuth| {
+        provider
+            .open(&new.blob, &new.public, Usage::SIGN, auth)
+            .unwrap()
+    };
+    let [right, wrong, none] = [pin(RIGHT), pin(WRONG), KeyAuth::None].map(|auth| open(&auth));
+    for _ in 0..3 {
+        signs(&*right, &new).unwrap();
+        let refused = signs(&*wrong, &new);
+        assert!(matches!(refused, Err(Error::BadBlob)), "{refused:?}");
+        signs(&*right, &new).unwrap();
+        signs(&*none, &new).unwrap_err();
+    }
+    assert_eq!(lockouts(&swtpm), 0);
+}
+
+/// Secrets come out of keys with an auth as of those without. Seen failing, for the wrong auth, with
+/// the one of `blame` taken for [`Error::Crypto`] in `TpmKey::decrypt`.
+#[test]
+fn keys_with_an_auth_agree_and_decrypt() {
+    let swtpm = Swtpm::start();
+    let provider = create(&swtpm.tcti(), &[]);
+    let uses = |agree| Usage {
+        sign: false,
+        agree,
+        decrypt: !agree,
+    };
+    let peer = provider
+        .generate(KeyKind::EcP256, uses(true), &KeyAuth::None)
+        .unwrap();
+    let free = provider
+        .open(&peer.blob, &peer.public, uses(true), &KeyAuth::None)
+        .unwrap();
+    let new = provider
+        .generate(KeyKind::EcP256, uses(true), &pin(RIGHT))
+        .unwrap();
+    let rsa = provider
+        .generate(KeyKind::Rsa2048, uses(false), &pin(RIGHT))
+        .unwrap();
+    let shared = free.agree(&new.public).unwrap();
+    let scheme = DecryptScheme::RsaOaep(Hash::Sha256);
+    for (with, right) in [(RIGHT, true), (WRONG, false), (RIGHT, true)] {
+        let ec = provider
+            .open(&new.blob, &new.public, uses(true), &pin(with))
+            .unwrap();
+        match ec.agree(&peer.public) {
+            Ok(secret) => assert!(right && secret.expose() == shared.expose()),
+            Err(error) => assert!(!right && matches!(error, Error::BadBlob), "{error}"),
+        }
+        let key = provider
+            .open(&rsa.blob, &rsa.public, uses(false), &pin(with))
+            .unwrap();
+        let garbage = key.decrypt(scheme, &[1; 256]).unwrap_err();
+        assert!(
+            matches!(
+                (right, &garbage),
+                (true, Error::Crypto) | (false, Error::BadBlob)
+            ),
+            "{right}: {garbage:?}"
+        );
+    }
+    swtpm.assert_empty();
+}
+
+/// The TPM strips zeros off the end of an auth. Seen failing with no auth set in `Live::key`.
 #[test]
 fn an_auth_may_end_in_zeros() {
     let swtpm = Swtpm::start();

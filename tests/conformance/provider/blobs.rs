@@ -6,8 +6,8 @@ use devkey::secret::Secret;
 
 use super::made::*;
 
-/// Seen to fail with root alone in the place of root ‖ auth in material.rs. On a TPM, with the auth
-/// not set again in `Live::key` where the key is still loaded, and with `takes` true in `Tpm::open`.
+/// Seen to fail with root alone in the place of root ‖ auth in material.rs. On a TPM, with no
+/// auth given to the TPM in `Tpm::generate`.
 pub(crate) fn auth_is_wanted(fresh: Fresh) {
     let made = Made::on(fresh());
     for capability in made.quick() {
