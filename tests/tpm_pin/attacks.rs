@@ -220,8 +220,9 @@ fn the_counter_is_not_rewritten() {
     assert_eq!(made.tries().of, TRIES);
 }
 
-/// The policy under which everybody may read it is for nothing else. Seen to unseal with
-/// TPM2_PolicySecret for `NV_READ` in policy.rs and here: the code is what stands in the way.
+/// The policy under which everybody may read it is for nothing else. Seen failing with TPM_CC_NV_Write
+/// for `NV_READ` in policy.rs and here. (TPM2_PolicySecret refuses a policy that does not name the
+/// auth by itself: TPM_RC_MODE.)
 #[test]
 fn who_may_read_the_counter_may_not_pass_it() {
     let made = Made::provisioned();
