@@ -255,13 +255,15 @@ impl Key for TpmKey {
         }
         let (key, public, input) = (self.key.clone(), self.public.clone(), input.to_vec());
         self.device.run(move |link| {
-            let binding = link.binding()?;
-            let live = link.live()?;
-            // Stays with the key, for the next signature.
             let session = match &key.auth {
-                Some(_) => live.session(&binding, Hides::Nothing)?,
                 None => AuthSession::Password,
+                // Stays with the key, for the next signature.
+                Some(_) => {
+                    let binding = link.binding()?;
+                    link.live()?.session(&binding, Hides::Nothing)?
+                }
             };
+            let live = link.live()?;
             let handle = live.key(&key)?;
             let digest = ours(Digest::try_from(input.as_slice()))?;
             let signed = live.sign(handle, session, digest, tpm_scheme);

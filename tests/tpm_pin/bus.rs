@@ -39,6 +39,43 @@ fn a_loaded_key_still_wants_its_auth() {
     assert_eq!(lockouts(&swtpm), 0);
 }
 
+/// Logins and signatures of several processes get along in a TPM without a resource manager, which
+/// has room for three sessions; and no right PIN is taken for a wrong one.
+#[test]
+fn many_use_their_pins_at_once() {
+    for provisioned in [false, true] {
+        let swtpm = Swtpm::start();
+        if provisioned {
+            swtpm.provision();
+        }
+        let secret = Secret::random(32).unwrap();
+        let provider = create(&swtpm.tcti(), &[]);
+        let blob = provider.seal(&secret, &pin(RIGHT), TRIES).unwrap();
+        thread::scope(|scope| {
+            for number in 0..4 {
+                let (swtpm, blob, secret) = (&swtpm, &blob, &secret);
+                scope.spawn(move || {
+                    let provider = create(&swtpm.tcti(), &[]);
+                    let new = provider
+                        .generate(KeyKind::EcP256, Usage::SIGN, &pin(number))
+                        .unwrap();
+                    let key = provider
+                        .open(&new.blob, &new.public, Usage::SIGN, &pin(number))
+                        .unwrap();
+                    for _ in 0..10 {
+                        let opened = provider.unseal(blob, &pin(RIGHT)).unwrap();
+                        assert_eq!(opened.expose(), secret.expose());
+                        signs(&*key, &new).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(provider.tries(&blob).unwrap().unwrap().left, TRIES);
+        assert_eq!(lockouts(&swtpm), 0);
+        swtpm.assert_empty();
+    }
+}
+
 /// Secrets come out of keys with an auth as of those without. Seen failing, for the wrong auth, with
 /// the one of `blame` taken for [`Error::Crypto`] in `TpmKey::decrypt`.
 #[test]
