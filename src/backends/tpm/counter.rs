@@ -1,6 +1,6 @@
 //! The NV index that counts the wrong PINs of one sealed secret, and nothing else.
 //!
-//! Of type TPM_NT_PIN_FAIL (part 1 §37.2.7): a wrong auth raises pinCount, a right one sets it to 0,
+//! Of type TPM_NT_PIN_FAIL (part 1 §37.2): a wrong auth raises pinCount, a right one sets it to 0,
 //! at pinLimit the auth is refused whatever it is. Everything that a policy must rely on is in the
 //! index's Name, so a policy that names it cannot be met by another: it is computed here, from the
 //! handle and [`Counter::writer`], and never read from anywhere.
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::key::Hash;
 use crate::secret::Secret;
 
-/// The handles that TCG leaves to the owner (Registry of Reserved TPM 2.0 Handles, §2.2).
+/// The handles that TCG leaves to the owner (Registry of Reserved TPM 2.0 Handles).
 const OWNERS: std::ops::RangeInclusive<u32> = 0x0180_0000..=0x01bf_ffff;
 /// TPM_ALG_SHA256.
 const SHA256: u16 = 0x0b;

@@ -14,7 +14,7 @@
 //! A wrong PIN is in the TPM's memory before it answers, and a right one sets the counter to 0
 //! before the secret is given out: a power cut changes neither. But a TPM that has seen *any* use of
 //! an auth that it protects, and then loses power without TPM2_Shutdown, counts one wrong auth for
-//! the whole TPM at its next start (part 1 §19.8.5; some count every such start). So TPM2_Shutdown
+//! the whole TPM at its next start (part 1 §19.8; some count every such start). So TPM2_Shutdown
 //! follows each use at once: the price of a power cut is then 0, and 1 between the two commands.
 //! It is of the CLEAR kind, which changes nothing for the next start but that.
 

@@ -92,7 +92,7 @@ impl Live {
     /// TPM2_Shutdown(CLEAR): so that a power cut from here on is an orderly one.
     ///
     /// A TPM takes a power cut after any use of an auth that it protects against guessing, right or
-    /// wrong, for an attempt to make it forget a wrong one, and counts one (part 1 §19.8.5). That
+    /// wrong, for an attempt to make it forget a wrong one, and counts one (part 1 §19.8). That
     /// use is over here, and counted where it was wrong.
     pub(in super::super) fn orderly(&mut self) {
         if let Err(fault) = self.plain(|context| context.shutdown(StartupType::Clear)) {
