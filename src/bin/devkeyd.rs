@@ -13,9 +13,10 @@ use devkey::provider::BackEnd;
 use devkey::service;
 use fork::Fork;
 use rustix::fs::Mode;
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketType};
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit};
 
 /// The back ends that tokens may have.
 const BACK_ENDS: &[BackEnd] = &[
@@ -119,7 +120,27 @@ fn harden() -> io::Result<()> {
     rustix::process::setrlimit(Resource::Core, none)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    lock_memory();
     env::set_current_dir("/")
+}
+
+/// No page of this process is swapped out, where the system permits it.
+///
+/// Not where the amount is limited: what is beyond the limit could not be allocated at all then, and
+/// a process that cannot allocate ends. Root is not limited, nor is who has CAP_IPC_LOCK; a unit of
+/// systemd says LimitMEMLOCK=infinity.
+fn lock_memory() {
+    let unlimited = getrlimit(Resource::Memlock).current.is_none();
+    if !unlimited && !rustix::process::geteuid().is_root() {
+        log::debug!("memory is not locked: LimitMEMLOCK is not infinity");
+        return;
+    }
+    // Pages as they are touched: the whole of each thread's stack would be megabytes.
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    match mlockall(all) {
+        Ok(()) => log::debug!("memory is locked"),
+        Err(e) => log::debug!("memory is not locked: {e}"),
+    }
 }
 
 fn say(text: &str) -> ExitCode {

@@ -176,10 +176,9 @@ pub(super) fn fault(path: &Path, errno: Errno) -> Error {
             gone("the device behind it has gone; plug it in again, or load its driver".into())
         }
         Errno::ACCESS | Errno::PERM => gone(format!("no permission{}", who_may(path))),
-        Errno::AGAIN | Errno::BUSY => failed(
-            path,
-            "busy for 2 s; end the other program that uses it, and try again",
-        ),
+        Errno::AGAIN | Errno::BUSY => {
+            gone("busy all the time; end the other program that uses it, and try again".to_owned())
+        }
         Errno::IO => failed(path, "the device reports an I/O error (EIO)"),
         other => failed(path, std::io::Error::from(other).to_string()),
     }
@@ -191,12 +190,13 @@ fn while_busy<T>(
     patience: Duration,
     mut op: impl FnMut() -> io::Result<T>,
 ) -> Result<T> {
-    let (start, mut pause) = (Instant::now(), PAUSE);
+    let end = Instant::now() + BUSY.min(patience);
+    let mut pause = PAUSE;
     loop {
         match op() {
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN | Errno::BUSY) if start.elapsed() < BUSY.min(patience) => {
-                std::thread::sleep(pause);
+            Err(Errno::AGAIN | Errno::BUSY) if Instant::now() < end => {
+                std::thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
                 pause *= 2;
             }
             result => return result.map_err(|e| fault(path, e)),
