@@ -117,9 +117,9 @@ fn said<T>(result: Result<T>) -> (&'static str, String) {
 }
 
 /// Each fault of the contract: what it is to the user, a word of what is said, and that the same
-/// provider goes on when it is over. Seen to fail with `READINGS` 1 (short, EIO and noise that pass),
-/// without `while_busy` (EBUSY, EAGAIN and EINTR that pass), with `Patience::Caller` in `BACK_END`
-/// (silence), and with each arm of `fault` in node.rs made `other`.
+/// provider goes on when it is over. Seen to fail with `READINGS` 1 (short, EIO and noise that pass)
+/// and with an `end` in the past in `while_busy` (EBUSY that passes), and to hang for ever with
+/// `Patience::Caller` in `BACK_END` (silence).
 #[test]
 fn each_fault_is_named_and_passes() {
     let chip = Chip::new();
