@@ -2,7 +2,10 @@
 //! above but through [`BackEnd`](crate::provider::BackEnd).
 
 pub mod file;
+#[cfg(feature = "kernel")]
+pub mod kernel;
 pub mod puf;
 pub mod soft;
 #[cfg(feature = "tpm")]
 pub mod tpm;
+pub mod wrapped;

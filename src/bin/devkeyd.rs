@@ -22,6 +22,8 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit};
 const BACK_ENDS: &[BackEnd] = &[
     backends::file::BACK_END,
     backends::puf::BACK_END,
+    #[cfg(feature = "kernel")]
+    backends::kernel::BACK_END,
     #[cfg(feature = "tpm")]
     backends::tpm::BACK_END,
 ];

@@ -30,6 +30,8 @@ use crate::output::{Answer, Outcome};
 const BACK_ENDS: &[BackEnd] = &[
     backends::file::BACK_END,
     backends::puf::BACK_END,
+    #[cfg(feature = "kernel")]
+    backends::kernel::BACK_END,
     #[cfg(feature = "tpm")]
     backends::tpm::BACK_END,
 ];
