@@ -83,7 +83,8 @@ pub(super) fn make(recipe: &Recipe) -> Result<String> {
     let serial = name
         .add(&payload, KEY_SPEC_THREAD_KEYRING)
         .map_err(|e| not_made(recipe, e))?;
-    let blob = read(serial).map_err(|e| name.failed("reading its sealed blob", e));
+    // An encrypted key is encrypted only now, and asks only now for its master.
+    let blob = read(serial).map_err(|e| not_made(recipe, e));
     // The thread would keep it for as long as it lives.
     let _ = keyctl_unlink(serial, KEY_SPEC_THREAD_KEYRING);
     blob
@@ -158,7 +159,10 @@ fn not_loaded(name: &Name, recipe: &Recipe, cause: Errno) -> Error {
     let device = name.to_string();
     match (recipe, cause) {
         // The kernel gives one errno for all that the TPM may say.
-        (Recipe::Trusted { keyhandle }, Errno::PERM | Errno::INVAL | Errno::BADMSG) => {
+        (
+            Recipe::Trusted { keyhandle },
+            Errno::PERM | Errno::INVAL | Errno::BADMSG | Errno::TOOBIG,
+        ) => {
             Error::OtherDevice {
                 device,
                 reason: format!(
@@ -167,7 +171,7 @@ fn not_loaded(name: &Name, recipe: &Recipe, cause: Errno) -> Error {
                 ),
             }
         }
-        (Recipe::Encrypted { master }, Errno::INVAL | Errno::BADMSG) => Error::OtherDevice {
+        (Recipe::Encrypted { master }, Errno::INVAL | Errno::BADMSG | Errno::TOOBIG) => Error::OtherDevice {
             device,
             reason: format!(
                 "the sealed key does not load: {master} is another key now, or the token's \
