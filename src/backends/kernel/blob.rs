@@ -1,4 +1,4 @@
-//! The file `kernel.key`: what `keyctl pipe` prints of the token's key, which is the key itself,
+//! The file `kernel.blob`: what `keyctl pipe` prints of the token's key, which is the key itself,
 //! sealed. An administrator can load it by hand.
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::files::Dir;
 
 /// Its name in the token's directory.
-const NAME: &str = "kernel.key";
+const NAME: &str = "kernel.blob";
 
 /// Writes it: whole, or not at all.
 ///

@@ -1,6 +1,6 @@
 //! Keys of the kernel: made, found and loaded; their payloads stay where they are.
 //!
-//! A key is kept in the user's keyring (user-keyring(7)), where it stays until the user's last
+//! A key of devkey's own is kept in the user's keyring (user-keyring(7)), where it stays until the user's last
 //! process ends, and is loaded again from its sealed blob when it is needed and not there. Every
 //! process of that user may use it: as they all may read the blob, too.
 
@@ -52,11 +52,16 @@ impl Name {
         add_key(&kind, &self.description, payload.as_bytes(), keyring).map_err(|e| errno(e.0))
     }
 
-    /// Looks where the thread looks: in its own keyring, which links to the user's, and in the
-    /// session's.
+    /// Looks where the thread looks, and then in the user's keyring: a service of systemd is in a
+    /// session of its own that does not lead there. A key that is found is possessed
+    /// (keyrings(7)), and so may be used.
     fn request(&self) -> Result<Serial, Errno> {
         let kind = self.kind.to_string();
-        request_key(&kind, &self.description, None, None).map_err(|e| errno(e.0))
+        let request = || request_key(&kind, &self.description, None, None).map_err(|e| errno(e.0));
+        match request() {
+            Err(Errno::NOKEY) => possess().and_then(|()| request()),
+            found => found,
+        }
     }
 
     fn failed(&self, doing: &str, cause: Errno) -> Error {
@@ -72,7 +77,8 @@ impl fmt::Display for Name {
 
 /// Makes a key and returns its sealed blob; the key itself is forgotten.
 pub(super) fn make(recipe: &Recipe) -> Result<String> {
-    possess()?;
+    // Its master key may be in the user's keyring.
+    possess().map_err(|e| failed(&recipe.to_string(), "opening the user's keyring", e))?;
     let random = crate::secret::Secret::random(8)?;
     let random = base16ct::lower::encode_string(random.expose());
     let name = Name::new(recipe.kind(), &format!("devkey-new:{random}"));
@@ -92,7 +98,6 @@ pub(super) fn make(recipe: &Recipe) -> Result<String> {
 
 /// Finds a key that something else loaded.
 pub(super) fn find(name: &Name) -> Result<Serial> {
-    possess()?;
     name.request().map_err(|e| match e {
         Errno::NOKEY => Error::DeviceGone {
             device: name.to_string(),
@@ -105,7 +110,6 @@ pub(super) fn find(name: &Name) -> Result<Serial> {
 
 /// The key of a sealed blob, loaded if it is not.
 pub(super) fn load(recipe: &Recipe, blob: &str) -> Result<Serial> {
-    possess()?;
     let name = Name::of_blob(recipe.kind(), blob);
     if let Ok(serial) = name.request() {
         return Ok(serial);
@@ -120,11 +124,10 @@ pub(super) fn load(recipe: &Recipe, blob: &str) -> Result<Serial> {
     })
 }
 
-/// Has this thread possess all keys of its user, whatever session it was started in: a service of
-/// systemd has one of its own that does not link to them.
-fn possess() -> Result<()> {
-    keyctl_link(KEY_SPEC_USER_KEYRING, KEY_SPEC_THREAD_KEYRING)
-        .map_err(|e| failed("the kernel's keyrings", "opening the user's", errno(e.0)))
+/// Has this thread possess all keys of its user, for as long as it lives. Costs the user a keyring,
+/// of which there are 200 (/proc/sys/kernel/keys/maxkeys), so that it is done where it must.
+fn possess() -> Result<(), Errno> {
+    keyctl_link(KEY_SPEC_USER_KEYRING, KEY_SPEC_THREAD_KEYRING).map_err(|e| errno(e.0))
 }
 
 fn read(serial: Serial) -> Result<String, Errno> {
@@ -162,22 +165,22 @@ fn not_loaded(name: &Name, recipe: &Recipe, cause: Errno) -> Error {
         (
             Recipe::Trusted { keyhandle },
             Errno::PERM | Errno::INVAL | Errno::BADMSG | Errno::TOOBIG,
-        ) => {
+        ) => Error::OtherDevice {
+            device,
+            reason: format!(
+                "the sealed key does not load: it is of another TPM, the TPM's key \
+                     {keyhandle:#010x} is another one now, or the token's kernel.blob was changed"
+            ),
+        },
+        (Recipe::Encrypted { master }, Errno::INVAL | Errno::BADMSG | Errno::TOOBIG) => {
             Error::OtherDevice {
                 device,
                 reason: format!(
-                    "the sealed key does not load: it is of another TPM, the TPM's key \
-                     {keyhandle:#010x} is another one now, or the token's kernel.key was changed"
+                    "the sealed key does not load: {master} is another key now, or the token's \
+                 kernel.blob was changed"
                 ),
             }
         }
-        (Recipe::Encrypted { master }, Errno::INVAL | Errno::BADMSG | Errno::TOOBIG) => Error::OtherDevice {
-            device,
-            reason: format!(
-                "the sealed key does not load: {master} is another key now, or the token's \
-                 kernel.key was changed"
-            ),
-        },
         (Recipe::Encrypted { master }, Errno::NOKEY) => Error::DeviceGone {
             device,
             reason: no_master(master),
@@ -226,4 +229,67 @@ fn failed(device: &str, doing: &str, cause: Errno) -> Error {
 
 fn errno(raw: i32) -> Errno {
     Errno::from_raw_os_error(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted() -> Recipe {
+        Recipe::Trusted {
+            keyhandle: 0x8100_0001,
+        }
+    }
+
+    fn encrypted() -> Recipe {
+        Recipe::Encrypted {
+            master: "user:kmk".to_owned(),
+        }
+    }
+
+    /// Every number that the kernel may answer has a text that helps; `make test-vm` sees those
+    /// that it does answer.
+    #[test]
+    fn answers_of_the_kernel_say_what_to_do() {
+        for (recipe, errno, words) in [
+            (trusted(), Errno::NODEV, "CONFIG_TRUSTED_KEYS=y"),
+            (encrypted(), Errno::NODEV, "CONFIG_ENCRYPTED_KEYS=y"),
+            (encrypted(), Errno::OPNOTSUPP, "CONFIG_TRUSTED_KEYS=y"),
+            (trusted(), Errno::NOSYS, "CONFIG_KEYS=y"),
+            (trusted(), Errno::PERM, "tpm2_evictcontrol"),
+            (encrypted(), Errno::PERM, "no permission"),
+            (encrypted(), Errno::ACCESS, "no permission"),
+            (encrypted(), Errno::NOKEY, "user:kmk is not loaded"),
+            (encrypted(), Errno::KEYEXPIRED, "load it again"),
+            (trusted(), Errno::DQUOT, "/proc/sys/kernel/keys/"),
+            (trusted(), Errno::IO, "making it"),
+        ] {
+            let said = not_made(&recipe, errno).to_string();
+            assert!(said.contains(words), "{errno:?}: {said}");
+        }
+    }
+
+    /// Seen to fail with any of the numbers taken out of `not_loaded`.
+    #[test]
+    fn a_blob_that_does_not_load_is_of_another_device() {
+        let name = Name::new(Kind::Trusted, "x");
+        for errno in [Errno::PERM, Errno::INVAL, Errno::BADMSG, Errno::TOOBIG] {
+            let trusted = not_loaded(&name, &trusted(), errno);
+            assert!(matches!(trusted, Error::OtherDevice { .. }), "{errno:?}");
+        }
+        for errno in [Errno::INVAL, Errno::BADMSG, Errno::TOOBIG] {
+            let encrypted = not_loaded(&name, &encrypted(), errno);
+            assert!(matches!(encrypted, Error::OtherDevice { .. }), "{errno:?}");
+        }
+        let no_master = not_loaded(&name, &encrypted(), Errno::NOKEY);
+        assert!(matches!(no_master, Error::DeviceGone { .. }));
+    }
+
+    /// Processes find each other's key by it.
+    #[test]
+    fn a_blob_has_one_name() {
+        let name = Name::of_blob(Kind::Trusted, "0123").to_string();
+        // sha256sum's.
+        assert_eq!(name, "the kernel's trusted key devkey:1be2e452b46d7a0d");
+    }
 }

@@ -212,6 +212,10 @@ fn explain(error: Error) -> Failure {
                 "run as the owner of that directory, or name another place with --dir",
             )
         }
+        Error::Unsupported(what) => Failure::new(
+            Error::Unsupported(what),
+            "keep the keys elsewhere: `devkey init --help` says where they can be",
+        ),
         other => other.into(),
     }
 }
