@@ -20,13 +20,14 @@ needs = sh packaging/prerequisites $(PACKAGES)
 # features, and libtss2 must not enter the programs that load the module.
 cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked $(1) -p devkey-pkcs11
 
-.PHONY: help build release demo test bench puf-data lint install uninstall
+.PHONY: help build release demo test test-vm bench puf-data lint install uninstall
 .NOTPARALLEL:
 
 help:
 	@echo 'make build    the command, the service and the module, in target/debug'
 	@echo 'make demo     ssh and TLS logins with keys of a file, a TPM and a PUF, in a temporary directory'
 	@echo 'make test     everything, with the real clients and a software TPM'
+	@echo 'make test-vm  what needs a kernel and a TPM of its own, in virtual machines; downloads three kernels'
 	@echo 'make bench    speed, beside SoftHSM and tpm2-pkcs11'
 	@echo 'make puf-data the fuzzy extractor on every window of readings of real chips, see tests/puf_data.rs'
 	@echo 'make lint     format, clippy, licences'
@@ -56,6 +57,11 @@ test:
 	$(CARGO) test --locked -p devkey --no-run
 	@[ "$$(id -u)" = 0 ] || sudo --validate || echo 'without root or sudo three tests of the command will fail'
 	$(CARGO) test --locked -p devkey
+
+test-vm:
+	@$(needs) vm
+	$(call cargo_build)
+	sh tests/vm/run
 
 bench:
 	@$(needs) bench
