@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    /// Seen to fail with any of the numbers taken out of `not_loaded`.
+    /// Seen to fail with PERM taken out of `not_loaded`.
     #[test]
     fn a_blob_that_does_not_load_is_of_another_device() {
         let name = Name::new(Kind::Trusted, "x");
