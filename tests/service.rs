@@ -326,7 +326,11 @@ fn a_socket_without_credentials_is_refused() {
 #[test]
 fn a_defect_is_answered_and_ends_the_connection() {
     fn defective(_: &Path, socket: OwnedFd) -> Result<()> {
-        thread::spawn(|| serve(socket, &|_| panic!("on purpose")));
+        thread::spawn(|| {
+            serve(socket, &|_| panic!("on purpose"), &|_, _| {
+                panic!("on purpose")
+            })
+        });
         Ok(())
     }
     let bench = Bench::new();

@@ -1,6 +1,10 @@
 //! The simulated PUF device: a mount whose node is a noisy chip, with its faults.
 #![cfg(feature = "simulate")]
-#![allow(clippy::unwrap_used, reason = "what cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what cannot go on has failed"
+)]
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};

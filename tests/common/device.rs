@@ -168,7 +168,7 @@ impl Device {
     pub(crate) fn key(&self, kind: &str, label: &str) -> Key {
         self.devkey()
             .args(["key", "new", "--token", Self::TOKEN, "--kind", kind, label])
-            .args(self.pins.then(|| "--pin-file"))
+            .args(self.pins.then_some("--pin-file"))
             .args(self.pins.then(|| self.path("pin")))
             .seconds(120)
             .ok();

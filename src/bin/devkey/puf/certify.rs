@@ -45,6 +45,9 @@ Next: `devkey puf certify rare --help`.")]
         /// Longest list that is tried: 1, 8, 32 or 256 paths
         #[arg(long, default_value = "32", value_parser = effort)]
         lists: Effort,
+        /// Tell the decoders the noise, as they are not told in earnest
+        #[arg(long)]
+        matched: bool,
         /// Same seed, same result
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -63,6 +66,9 @@ Next: `devkey puf certify entropy`.")]
         /// Paths of the list decoder; 1 is successive cancellation
         #[arg(long, default_value_t = 32)]
         paths: usize,
+        /// Paths of a second decoder, tried at the last noise where the first fails
+        #[arg(long)]
+        then: Option<usize>,
         /// Independent runs, three or more
         #[arg(long, default_value_t = 5)]
         runs: u64,
@@ -101,8 +107,11 @@ pub(crate) struct Codes {
     #[arg(long, value_parser = Profile::from_name)]
     profile: Option<Profile>,
     /// Only this number of secret bits [default: the profile's least]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all")]
     k: Option<usize>,
+    /// Every number of secret bits that the profile offers
+    #[arg(long)]
+    all: bool,
     /// Cells that flip, in percent
     #[arg(long, value_delimiter = ',', default_values_t = [5.0, 10.0, 15.0, 18.0, 20.0, 22.0, 25.0, 28.0, 30.0])]
     noise: Vec<f64>,
@@ -113,9 +122,16 @@ impl Codes {
     fn all(&self) -> Vec<(Profile, usize)> {
         let wanted = |profile: &Profile| self.profile.is_none_or(|only| only == *profile);
         let profiles = Profile::ALL.into_iter().filter(wanted);
-        profiles
-            .map(|profile| (profile, self.k.unwrap_or(profile.k_limits().0)))
-            .collect()
+        let each = |profile: Profile| {
+            let (least, most) = profile.k_limits();
+            let (from, to) = match (self.k, self.all) {
+                (Some(k), _) => (k, k),
+                (None, true) => (least, most),
+                (None, false) => (least, least),
+            };
+            (from..=to).step_by(64).map(move |k| (profile, k))
+        };
+        profiles.flat_map(each).collect()
     }
 }
 
@@ -144,7 +160,7 @@ struct Rare {
     profile: &'static str,
     k: usize,
     noise: f64,
-    paths: usize,
+    paths: String,
     runs: usize,
     failures: f64,
     low: f64,
@@ -174,13 +190,7 @@ fn effort(paths: &str) -> LibraryResult<Effort> {
 pub(crate) fn run(command: &Command) -> Outcome {
     match command {
         Command::Bound { of, json } => bounds(of, *json),
-        Command::Count {
-            of,
-            trials,
-            lists,
-            seed,
-            json,
-        } => counts(of, *trials, *lists, *seed, *json),
+        Command::Count { of, json, .. } => counts(of, command, *json),
         Command::Rare { of, json, .. } => rare(of, command, *json),
         Command::Entropy { profile, json } => entropy(*profile, *json),
     }
@@ -214,33 +224,11 @@ fn bounds(of: &Codes, json: bool) -> Outcome {
     Ok(Answer::text(output::table(header, &lines)))
 }
 
-fn counts(of: &Codes, trials: u64, effort: Effort, seed: u64, json: bool) -> Outcome {
+fn counts(of: &Codes, command: &Command, json: bool) -> Outcome {
     let mut rows = Vec::new();
     for (profile, k) in of.all() {
         for noise in &of.noise {
-            let outcome = certify::simulate(&Plan {
-                family: profile.family(),
-                k,
-                rate: noise / 100.0,
-                effort,
-                matched: false,
-                trials,
-                seed,
-                threads: None,
-            })?;
-            rows.extend(outcome.failures.iter().map(|(decoder, failures)| {
-                let (low, high) = certify::interval(*failures, trials);
-                Count {
-                    profile: profile.name(),
-                    k,
-                    noise: *noise,
-                    trials,
-                    decoder: named(*decoder),
-                    failures: *failures,
-                    low,
-                    high,
-                }
-            }));
+            rows.extend(count(profile, k, *noise, command)?);
         }
     }
     if json {
@@ -268,6 +256,44 @@ fn counts(of: &Codes, trials: u64, effort: Effort, seed: u64, json: bool) -> Out
     Ok(Answer::text(output::table(header, &lines)))
 }
 
+/// A row for each decoder.
+fn count(profile: Profile, k: usize, noise: f64, command: &Command) -> Result<Vec<Count>> {
+    let Command::Count {
+        trials,
+        lists,
+        matched,
+        seed,
+        ..
+    } = command
+    else {
+        return Ok(Vec::new());
+    };
+    let outcome = certify::simulate(&Plan {
+        family: profile.family(),
+        k,
+        rate: noise / 100.0,
+        effort: *lists,
+        matched: *matched,
+        trials: *trials,
+        seed: *seed,
+        threads: None,
+    })?;
+    let row = |(decoder, failures): &(Decoder, u64)| {
+        let (low, high) = certify::interval(*failures, *trials);
+        Count {
+            profile: profile.name(),
+            k,
+            noise,
+            trials: *trials,
+            decoder: named(*decoder),
+            failures: *failures,
+            low,
+            high,
+        }
+    };
+    Ok(outcome.failures.iter().map(row).collect())
+}
+
 /// What a decoder is called in tables.
 pub(super) fn named(decoder: Decoder) -> String {
     match decoder {
@@ -289,7 +315,7 @@ fn rare(of: &Codes, command: &Command, json: bool) -> Outcome {
             row.profile.to_owned(),
             row.k.to_string(),
             format!("{} %", row.noise),
-            row.paths.to_string(),
+            row.paths.clone(),
             format!("{:.1e}", row.failures),
             format!("{:.1e} to {:.1e}", row.low, row.high),
         ]
@@ -310,6 +336,7 @@ fn rare(of: &Codes, command: &Command, json: bool) -> Outcome {
 fn ladder(profile: Profile, k: usize, noise: &[f64], command: &Command) -> Result<Vec<Rare>> {
     let Command::Rare {
         paths,
+        then,
         runs,
         population,
         steps,
@@ -327,6 +354,7 @@ fn ladder(profile: Profile, k: usize, noise: &[f64], command: &Command) -> Resul
             family: profile.family(),
             k,
             paths: *paths,
+            deeper: *then,
             rungs: falling.iter().map(|noise| noise / 100.0).collect(),
             population: *population,
             steps: *steps,
@@ -334,22 +362,34 @@ fn ladder(profile: Profile, k: usize, noise: &[f64], command: &Command) -> Resul
         };
         done.push(splitting::run(&plan, &mut |rung| log::info!("{rung:?}"))?);
     }
-    let rungs = falling.iter().enumerate();
-    Ok(rungs
-        .filter_map(|(at, noise)| {
-            let (failures, low, high) = splitting::combine(&done, at)?;
-            Some(Rare {
-                profile: profile.name(),
-                k,
-                noise: *noise,
-                paths: *paths,
-                runs: done.iter().filter(|run| run.len() > at).count(),
-                failures,
-                low,
-                high,
-            })
-        })
-        .collect())
+    let row = |noise: f64, paths: String, runs: usize, (failures, low, high)| Rare {
+        profile: profile.name(),
+        k,
+        noise,
+        paths,
+        runs,
+        failures,
+        low,
+        high,
+    };
+    let mut rows = Vec::new();
+    for (at, noise) in falling.iter().enumerate() {
+        if let Some(estimate) = splitting::combine(&done, at) {
+            let runs = done.iter().filter(|run| run.len() > at).count();
+            rows.push(row(*noise, paths.to_string(), runs, estimate));
+        }
+    }
+    let last = done.iter().filter_map(|run| run.last());
+    let both: Vec<f64> = last
+        .filter_map(|rung| Some(rung.failure * rung.deeper?))
+        .collect();
+    if let (Some(noise), Some(then), Some(estimate)) =
+        (falling.last(), then, splitting::mean(&both))
+    {
+        let paths = format!("{paths}, then {then}");
+        rows.push(row(*noise, paths, both.len(), estimate));
+    }
+    Ok(rows)
 }
 
 fn entropy(only: Option<Profile>, json: bool) -> Outcome {
