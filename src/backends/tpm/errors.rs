@@ -40,15 +40,6 @@ pub(super) enum Remedy {
     Nothing,
 }
 
-/// What fills a TPM's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Crowded {
-    /// Transient objects.
-    Objects,
-    /// Loaded sessions.
-    Sessions,
-}
-
 impl From<tss_esapi::Error> for Fault {
     fn from(error: tss_esapi::Error) -> Self {
         match error {
@@ -77,7 +68,7 @@ impl Fault {
                 None => Remedy::Rebuild,
                 Some(0x908 | 0x90a | 0x920 | 0x922 | 0x923) => Remedy::Again,
                 Some(0x902..=0x906) => Remedy::Room,
-                Some(0x100 | 0x910..=0x916) => Remedy::Rebuild,
+                Some(0x100 | 0x910..=0x91e) => Remedy::Rebuild,
                 Some(tpm) if tpm & 0x80 != 0 => Remedy::Rebuild,
                 Some(_) => Remedy::Nothing,
             },
@@ -114,12 +105,14 @@ impl Fault {
         AUTH.iter().any(|code| self.is(*code))
     }
 
+    /// Whether the TPM has answered at all.
+    pub(super) fn heard(&self) -> bool {
+        matches!(self, Fault::Wrong | Fault::Foreign) || self.code().is_some()
+    }
+
     /// Whether the TPM itself answered, with an error that another attempt would not change.
     pub(super) fn answered(&self) -> bool {
-        match self {
-            Fault::Foreign => true,
-            fault => fault.code().is_some_and(|tpm| tpm & 0x80 != 0),
-        }
+        self.code().is_some_and(|tpm| tpm & 0x80 != 0)
     }
 
     /// Whether the TPM blames a parameter of the command (format one, bit 6).
@@ -127,14 +120,9 @@ impl Fault {
         matches!(self, Fault::Code(code) if Code(*code).tpm().is_some_and(|tpm| tpm & 0xc0 == 0xc0))
     }
 
-    /// Of what there is no room for another one, where the answer is TPM_RC_OBJECT_MEMORY or
-    /// TPM_RC_SESSION_MEMORY.
-    pub(super) fn crowd(&self) -> Option<Crowded> {
-        match self.code() {
-            Some(0x902) => Some(Crowded::Objects),
-            Some(0x903) => Some(Crowded::Sessions),
-            _ => None,
-        }
+    /// Whether the answer is TPM_RC_OBJECT_MEMORY: there is no room for another object.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.code() == Some(0x902)
     }
 
     /// Whether the answer is TPM_RC_FAILURE.
@@ -207,8 +195,8 @@ impl Code {
             (0x101, _) => tcti.failed("the TPM is in failure mode; power the machine off and on"),
             (0x143, _) => Error::unsupported("this TPM lacks a command that is needed"),
             (0x902..=0x906, _) => Error::Full(format!(
-                "{tcti}: other programs hold all of the TPM's memory; tpm2_flushcontext -t and -s \
-                 free what they left behind"
+                "{tcti}: other programs hold all of the TPM's memory; tpm2_flushcontext -t, -l \
+                 and -s free what they left behind"
             )),
             (LOCKED, _) => tcti.failed(
                 "the whole TPM is locked against guessing, by wrong passwords wherever they were \
@@ -270,7 +258,7 @@ mod tests {
         }
         assert_eq!(fault(0x922).remedy(), Remedy::Again);
         assert_eq!(fault(0x902).remedy(), Remedy::Room);
-        for lost in [0x18b, 0x184, 0x910, 0x1df, 0x0a_000a, 0x07_0001, 0] {
+        for lost in [0x18b, 0x184, 0x910, 0x918, 0x1df, 0x0a_000a, 0x07_0001, 0] {
             assert_eq!(fault(lost).remedy(), Remedy::Rebuild, "{lost:#x}");
         }
         assert_eq!(fault(0x101).remedy(), Remedy::Nothing);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use base16ct::lower as hex;
 
-use super::errors::{Crowded, Fault, Remedy};
+use super::errors::{Fault, Remedy};
 use super::live::{Live, Resident};
 use super::objects::Parent;
 use super::tcti::Tcti;
@@ -86,10 +86,10 @@ impl Link {
                 }
                 Remedy::Room if patient => {
                     self.release();
-                    if let Some(crowded) = fault.crowd()
+                    if fault.is_crowded()
                         && began.elapsed() > self.tcti.tenure().held.unwrap_or(PATIENCE)
                     {
-                        self.evict(&mut crowd, crowded);
+                        self.evict(&mut crowd);
                     }
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -171,9 +171,10 @@ impl Link {
     /// same parent and kind for so long loses it, as to `tpm2_flushcontext -t`, which would be the
     /// other remedy.
     ///
-    /// A session has no Name: one goes that has been at the same handle. Without a resource manager
-    /// nobody keeps sessions loaded for so long, but who died.
-    fn evict(&mut self, crowd: &mut Crowd, crowded: Crowded) {
+    /// Sessions stay, though a killed process may leave some: they have no Name. One that a living
+    /// process has just begun at the same handle looks the same, and to take that away in the midst
+    /// of a login would make its right PIN a wrong one.
+    fn evict(&mut self, crowd: &mut Crowd) {
         let Some(binding) = &self.binding else {
             return;
         };
@@ -188,7 +189,7 @@ impl Link {
             return;
         };
         *crowd = match std::mem::replace(crowd, Crowd::NotSeen) {
-            Crowd::NotSeen => Crowd::Since(Instant::now(), live.residents(binding, crowded)),
+            Crowd::NotSeen => Crowd::Since(Instant::now(), live.residents(binding)),
             Crowd::Since(_, residents) => {
                 log::warn!("{}: flushing what was left behind", self.tcti);
                 live.evict(binding, &residents);
@@ -211,7 +212,7 @@ impl Link {
     /// answers.
     fn abandon(&mut self, fault: &Fault) {
         if let Some(mut live) = self.live.take() {
-            if fault.answered() || matches!(fault, Fault::Wrong) {
+            if fault.heard() {
                 let _ = live.end_sessions();
             }
             let left = live.abandon();

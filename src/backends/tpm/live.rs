@@ -41,8 +41,6 @@ pub(super) use session::Hides;
 
 /// First handle of transient objects (part 2 §7.4).
 const TRANSIENT_FIRST: u32 = 0x8000_0000;
-/// First handle of loaded sessions (part 2 §7.4).
-const SESSION_FIRST: u32 = 0x0200_0000;
 
 /// A key that can be loaded.
 #[derive(Debug)]
