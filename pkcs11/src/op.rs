@@ -13,6 +13,25 @@ use crate::mech::Plan;
 use crate::raw::{Answer, Room};
 use crate::rv::{Result, Rv};
 
+/// Which operations C_SessionCancel ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cancelled {
+    pub(crate) search: bool,
+    pub(crate) sign: bool,
+    pub(crate) verify: bool,
+    pub(crate) decrypt: bool,
+}
+
+impl Cancelled {
+    /// All.
+    pub(crate) const ALL: Cancelled = Cancelled {
+        search: true,
+        sign: true,
+        verify: true,
+        decrypt: true,
+    };
+}
+
 /// The message of a signature, as far as it has come.
 struct Message {
     plan: Plan,

@@ -7,15 +7,14 @@
 
 mod answer;
 mod call;
-mod file;
 mod structures;
 
-use std::ffi::{CStr, CString, c_char, c_int, c_ulong};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_ulong, c_void};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, io, ptr, slice, thread};
@@ -26,7 +25,6 @@ use zeroize::{Zeroize, Zeroizing};
 
 pub(crate) use answer::{Answer, Room, fill, put_list};
 pub(crate) use call::{Argument, entries, guard};
-pub(crate) use file::own_file;
 pub(crate) use structures::{Attribute, Mechanism, attributes};
 
 use crate::rv::{Result, Rv};
@@ -199,6 +197,24 @@ impl Zeroize for Interface {
 pub(crate) fn is_secure() -> bool {
     // SAFETY: getauxval(3) reads a constant of the process.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// The path by which the host loaded the module (dladdr(3)): links in it are not resolved. `None`
+/// where the loader does not know.
+pub(crate) fn own_file() -> Option<PathBuf> {
+    let mut about = MaybeUninit::<libc::Dl_info>::zeroed();
+    let inside: fn() -> Option<PathBuf> = own_file;
+    // SAFETY: looks an address up and writes to memory of ours, which is all pointers.
+    let (found, about) = unsafe {
+        let found = libc::dladdr(inside as *const c_void, about.as_mut_ptr());
+        (found, about.assume_init())
+    };
+    if found == 0 || about.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: the loader's own string, which lives as long as the module is loaded: for ever.
+    let path = unsafe { CStr::from_ptr(about.dli_fname) };
+    Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
 }
 
 /// Has the host's forks wait for operations in other threads; see [`fork`]. Once in a process and

@@ -8,6 +8,7 @@ use devkey::store::{KeyRecord, ObjectId};
 use crate::attr;
 use crate::mech;
 use crate::object::{Body, Class, Object, SecretKey};
+pub(crate) use crate::op::Cancelled;
 use crate::op::{Decrypting, Signing, Verifying};
 use crate::raw::{Answer, Attribute, Mechanism, Room, Ulong};
 use crate::rv::{Result, Rv};
@@ -28,24 +29,6 @@ pub(crate) struct Session {
     signing: Option<Signing>,
     verifying: Option<Verifying>,
     decrypting: Option<Decrypting>,
-}
-
-/// Which operations C_SessionCancel ends.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cancelled {
-    pub(crate) search: bool,
-    pub(crate) sign: bool,
-    pub(crate) verify: bool,
-    pub(crate) decrypt: bool,
-}
-
-impl Cancelled {
-    const ALL: Cancelled = Cancelled {
-        search: true,
-        sign: true,
-        verify: true,
-        decrypt: true,
-    };
 }
 
 impl Session {
