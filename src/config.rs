@@ -432,6 +432,41 @@ mod tests {
         assert_eq!(seen(&config, home.path()), ["y far t=1 u=2"]);
     }
 
+    /// Seen to fail with `alone`, `initialise` and `back_end` left out of `heed`, each by itself; without
+    /// `is_offer` in `tokens`; and without the last `or_else` of `dir_of`.
+    #[test]
+    fn a_token_is_offered_until_it_is_there() {
+        let home = tempfile::tempdir().unwrap();
+        let system = "[token.a]\nalone = true\n[token.b]\ninitialise = true\n";
+        let user = "[token.b]\ninitialise = true\nback_end = 'tpm'\ntcti = 'x'\n\
+                    [token.a]\ninitialise = true\n";
+        let config = two(home.path(), &["a"], system, user);
+        assert_eq!(seen(&config, home.path()), ["a system/a", "a user/a"]);
+        let alone: Vec<bool> = config.tokens().iter().map(|token| token.alone).collect();
+        assert_eq!(alone, [true, false]);
+        let offers = |config: &Config| {
+            let offers = config.offers().into_iter();
+            let dir = |token: &FoundToken| token.dir.strip_prefix(home.path()).unwrap().to_owned();
+            let line = |o: Offer| format!("{} {}", dir(&o.token).display(), o.back_end);
+            offers.map(line).collect::<Vec<_>>()
+        };
+        assert_eq!(offers(&config), ["system/b file", "user/b tpm"]);
+        assert!(config.unplaced().is_empty());
+        fs::create_dir_all(home.path().join("user/b")).unwrap();
+        fs::write(home.path().join("user/b/token"), "").unwrap();
+        // Any token of that name will do, as it does for other tables without a directory.
+        assert_eq!(offers(&config), [""; 0]);
+        let last = ["a system/a", "b user/b tcti=x", "a user/a"];
+        assert_eq!(seen(&config, home.path()), last);
+        // The user's word goes before the system's.
+        let far = home.path().join("far");
+        let system = format!("[token.c]\ndirectory = {far:?}\ninitialise = true\nalone = true\n");
+        let user = "[token.c]\ninitialise = false\nalone = false\n";
+        let config = two(home.path(), &[], &system, user);
+        assert_eq!(offers(&config), [""; 0]);
+        assert_eq!(config.unplaced().len(), 2);
+    }
+
     /// Seen to fail without the file's own store in `dir_of`.
     #[test]
     fn a_table_is_about_the_token_of_its_own_files_store() {

@@ -380,13 +380,47 @@ fn logins_of_slots_are_apart() {
     assert_eq!(p.login(three, CKU_USER, b"anything"), CKR_OK);
     assert_eq!(used(&third), [0, 0]);
     assert_eq!(p.state(one), user);
+    // A session that only reads is in the way of the SO of its own slot alone.
+    let mut info = CK_SESSION_INFO::default();
+    assert_eq!(call!(p.m, C_GetSessionInfo, two, &mut info), CKR_OK);
+    open(&p.m, info.slotID, RO).unwrap();
+    assert_eq!(call!(p.m, C_Logout, one), CKR_OK);
+    assert_eq!(p.login(one, CKU_SO, SO), CKR_OK);
+    open(&p.m, info.slotID, RO).unwrap();
+}
+
+/// Many threads log in at once: one of them does, the others are told; then all log out.
+///
+/// Fails without `changing` in `login`.
+#[test]
+fn r13_of_many_logins_at_once_one_counts() {
+    let p = Pinned::new();
+    let sessions: Vec<_> = (0..6).map(|_| p.session()).collect();
+    let all = |what: &(dyn Fn(CK_SESSION_HANDLE) -> CK_RV + Sync)| {
+        std::thread::scope(|scope| {
+            let threads = sessions
+                .iter()
+                .map(|session| scope.spawn(|| what(*session)));
+            let threads: Vec<_> = threads.collect();
+            let mut answers: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+            answers.sort_unstable();
+            answers.dedup();
+            answers
+        })
+    };
+    for _ in 0..2 {
+        let answers = all(&|session| login(&p.m, session, CKU_USER, USER));
+        assert_eq!(answers, [CKR_OK, CKR_USER_ALREADY_LOGGED_IN]);
+        assert_eq!(p.used(), [0, 0]);
+        let answers = all(&|session| call!(p.m, C_Logout, session));
+        assert_eq!(answers, [CKR_OK, CKR_USER_NOT_LOGGED_IN]);
+    }
 }
 
 /// What is public is there before the login, and private keys and all that they do end with it.
 ///
-/// Fails where `refresh` shows private objects always, where `hide_private` keeps their handles, or
-/// without any one line of `end_what_was_before`; where `add` does not look at who is logged in
-/// nothing shows.
+/// Fails where `refresh` shows private objects always, without any line of `hide_private`, and
+/// without any one of `end_what_was_before`.
 #[test]
 fn r19_private_objects_are_the_users() {
     let p = Pinned::new();
@@ -652,6 +686,8 @@ initialise = true
         assert_eq!(token_info(&m, slot).flags & CKF_TOKEN_INITIALIZED, 0);
     }
     assert_eq!(init_token(&m, slot, SO, "the board"), CKR_OK);
+    let made = CKF_TOKEN_INITIALIZED;
+    assert_eq!(token_info(&m, slot).flags & made, made);
     assert_eq!(m.slots(), [slot]);
     made_token_works(&m, slot, "the board");
     let serial = token_info(&m, slot).serialNumber;

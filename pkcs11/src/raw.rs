@@ -200,7 +200,7 @@ pub(crate) fn is_secure() -> bool {
 }
 
 /// The path by which the host loaded the module (dladdr(3)): links in it are not resolved. `None`
-/// where the loader does not know.
+/// where the loader does not know. The C library renews the loader's lock in a forked child.
 pub(crate) fn own_file() -> Option<PathBuf> {
     let mut about = MaybeUninit::<libc::Dl_info>::zeroed();
     let inside: fn() -> Option<PathBuf> = own_file;

@@ -107,9 +107,6 @@ impl Session {
         let object = self.slot.objects().get(object)?;
         let id = object.stored().ok_or(Rv::ACTION_PROHIBITED)?;
         self.writable()?;
-        if object.class() != Class::Certificate {
-            self.users()?;
-        }
         let names = template.new_names(&object)?;
         let changed = self.slot.token()?.rename(id, &names);
         changed.map_err(Rv::of_object)?;
@@ -159,7 +156,6 @@ impl Session {
             Template::key_pair(pairs, public, private, capabilities)
         })?;
         self.writable()?;
-        self.users()?;
         let made = self.slot.token()?.generate(&request);
         let id = made.map_err(Rv::of_write)?.id;
         Ok((
@@ -356,14 +352,6 @@ impl Session {
         self.key(handle)?.private().cloned()
     }
 
-    /// Keys are the user's affair, and not the SO's.
-    fn users(&self) -> Result<()> {
-        match self.slot.is_users() {
-            true => Ok(()),
-            false => Err(Rv::USER_NOT_LOGGED_IN),
-        }
-    }
-
     fn writable(&self) -> Result<()> {
         match self.writable {
             true => Ok(()),
@@ -385,8 +373,8 @@ impl Session {
         };
         let mut objects = self.slot.objects();
         // Under the lock of the objects: who logs out meanwhile finds it there.
-        if object.is_private() {
-            self.users()?;
+        if object.is_private() && !self.slot.is_users() {
+            return Err(Rv::USER_NOT_LOGGED_IN);
         }
         objects.add(self.handle, object)
     }
