@@ -464,7 +464,7 @@ mod tests {
         let user = "[token.c]\ninitialise = false\nalone = false\n";
         let config = two(home.path(), &[], &system, user);
         assert_eq!(offers(&config), [""; 0]);
-        assert_eq!(config.unplaced().len(), 2);
+        assert_eq!(config.unplaced().len(), 1);
     }
 
     /// Seen to fail without the file's own store in `dir_of`.

@@ -134,8 +134,8 @@ fn used(dir: &Path) -> [u32; 2] {
     [Role::User, Role::So].map(|role| store.tries_used(role).unwrap())
 }
 
-/// Fails where `token_info` asks for the state of either PIN only once in a process, with any two of
-/// the flags in `flags` or `tried` exchanged, and where `tried` looks for `left <= pin.of`.
+/// Fails with a flag of the user's among the SO's, with CKF_USER_PIN_FINAL_TRY where it is locked, and
+/// where `tried` looks for `left <= pin.of`.
 #[test]
 fn r10_flags_of_pins_are_fresh_at_each_call() {
     let p = Pinned::new();
@@ -240,8 +240,7 @@ fn r11_what_cannot_be_a_pin_costs_nothing() {
 
 /// What each wrong PIN costs, and a locked one, as it is on the disk.
 ///
-/// Fails where `login` of the module passes on a PIN that `old_pin` refused; the rest is the
-/// library's, seen through the module: without `was_wrong` the second try of the same PIN counts.
+/// Fails with `was_wrong` of the library false always: the same PIN then costs a second try.
 #[test]
 fn a_wrong_pin_costs_one_try_and_the_same_one_no_other() {
     let p = Pinned::new();
@@ -351,7 +350,7 @@ fn r13_states_of_sessions() {
 
 /// PINs of two tokens, and none of a third: each slot has its own login, and its own counter.
 ///
-/// Fails where `count` counts the sessions of all slots, or `who` is one for all.
+/// Fails where `count` counts the sessions of all slots.
 #[test]
 fn logins_of_slots_are_apart() {
     let p = Pinned::new();
@@ -508,6 +507,10 @@ fn r19_private_objects_are_the_users() {
     // What was begun goes on through a login that fails.
     assert_eq!(p.login(session, CKU_USER, USER), CKR_USER_ALREADY_LOGGED_IN);
     assert_eq!(m.sign(session, &[7; 32]).unwrap().len(), 64);
+    // So it is where nobody looked in between.
+    assert_eq!(call!(m, C_Logout, session), CKR_OK);
+    assert_eq!(p.login(session, CKU_USER, USER), CKR_OK);
+    assert_ne!(m.one(session, CKO_PRIVATE_KEY, "p256"), again);
 }
 
 /// ECDH with the key's own public half.
@@ -635,8 +638,8 @@ fn configure(m: &Module, more: &str) {
 /// Without `initialise` there is no slot without a token. With it there is one, which C_InitToken
 /// fills; the SO sets the user's PIN; C_InitToken again takes all away.
 ///
-/// Fails where `shown` is not asked for the offers, where `initialise` leaves the content as it is,
-/// or `init_token` does not look at the sessions; without `reopen` the label is the old one.
+/// Fails where `initialise` leaves the content as it is, where `init_token` does not look at the
+/// sessions, and without its `reopen`: the label is then the old one.
 #[test]
 fn r09_a_token_is_made_where_the_configuration_offers_it() {
     let m = Module::without_tokens();

@@ -215,8 +215,7 @@ fn r10_a_tpm_counts_and_keeps_its_last_try() {
 
 /// C_InitToken makes a TPM token through the key service, and empties it.
 ///
-/// Fails where `Request::Create` answers without doing anything, and where `create` of the client
-/// opens the token in this process.
+/// Fails where the service answers `Request::Create` without doing anything.
 #[test]
 fn r09_a_token_is_made_in_a_tpm() {
     let board = Board::blank();
@@ -261,8 +260,8 @@ fn refuses(board: &Board) {
 /// R21. A PSS salt is as long as the hash, verified by OpenSSL, which is told that length; another
 /// length is refused before there is data.
 ///
-/// Fails where `pss` in mech.rs takes any length, and on a TPM whose salts are of the greatest
-/// length that fits (the token then lists no PSS).
+/// Fails without the comparison of `sLen` in mech.rs. A TPM whose salts are of another length fails
+/// the self-test at `devkey init`, and its token lists no PSS.
 #[test]
 fn r21_pss_salts_are_as_long_as_the_hash() {
     let board = Board::new();
