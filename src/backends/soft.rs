@@ -125,12 +125,12 @@ impl<R: Root + 'static> Provider for SoftKeys<R> {
         usage: Usage,
         auth: &KeyAuth,
     ) -> Result<Box<dyn Key>> {
-        let keys = SoftKeys(self.0.clone());
+        let key = self.open_now(blob, public, usage, auth)?;
         if self.0.keys_may_stay() {
-            return keys.open_now(blob, public, usage, auth);
+            return Ok(key);
         }
         Ok(Box::new(Fleeting {
-            keys,
+            keys: SoftKeys(self.0.clone()),
             blob: blob.clone(),
             public: public.clone(),
             usage,
