@@ -356,6 +356,16 @@ fn a_window_is_enrolled_once() {
     store.token("three", at("0")).unwrap();
 }
 
+/// Twice as long, and a token like any other. Seen to fail with `fuzzy::enroll` whatever `map` says.
+#[test]
+fn helper_data_say_which_cells_are_unsteady_where_that_is_asked_for() {
+    let chip = Chip::new();
+    let enrolled = Enrolled::new(with(chip.settings(), &[("map", "yes")]));
+    let length = fs::metadata(enrolled.dir().join("helper")).unwrap().len();
+    assert_eq!(length, 1056 + 1024);
+    enrolled.used().unwrap();
+}
+
 /// Seen to fail with `fuzzy::enroll` in the place of `renewed`.
 #[test]
 fn a_renewed_enrolment_has_the_same_syndrome_and_other_keys() {

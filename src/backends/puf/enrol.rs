@@ -98,9 +98,13 @@ fn noisy(dir: &Path, source: &Source) -> Result<Enrolled> {
     if latched || options.readings == 1 {
         all.truncate(1);
     }
+    let enroll = match options.map {
+        true => fuzzy::enroll_with_map,
+        false => fuzzy::enroll,
+    };
     let made = match taken_over(dir, source, window)? {
         Some(other) => renewed(source, &other)?,
-        None => fuzzy::enroll(profile, &all, &source.named(options.offset))?,
+        None => enroll(profile, &all, &source.named(options.offset))?,
     };
     log::info!(
         "{}: {}, {} of the response kept from the helper data: {} bits",

@@ -38,6 +38,11 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
         "how many measurements of a live device a token is made from: 1 to 15, by default 5",
     ),
     (
+        "map",
+        "yes: the helper data also say which cells differed among three or more readings, which \
+         about doubles their length and bears more noise; for live devices",
+    ),
+    (
         "length",
         "kind = stable: how many bytes are read, 32 (the default) to 64",
     ),
@@ -108,6 +113,7 @@ pub(super) struct Options {
     pub(super) offset: usize,
     pub(super) profile: Option<Profile>,
     pub(super) readings: usize,
+    pub(super) map: bool,
     pub(super) allow_file: bool,
     pub(super) timeout: Duration,
     pub(super) hold: Hold,
@@ -129,6 +135,7 @@ impl Options {
             offset: from.number("offset", 0, 0, MAX_MEASUREMENT, "bytes")?,
             profile: from.get("profile").map(Profile::from_name).transpose()?,
             readings: from.number("readings", 5, 1, 15, "measurements")?,
+            map: from.yes("map")?,
             allow_file: from.yes("allow_file")?,
             timeout: Duration::from_secs(from.number("timeout", 10, 1, 600, "seconds")? as u64),
             hold,
@@ -249,6 +256,7 @@ mod tests {
             ("offset", "65537"),
             ("profile", "dk-128"),
             ("readings", "0"),
+            ("map", "1"),
             ("allow_file", "true"),
             ("timeout", "0"),
             ("hold", "forever"),
