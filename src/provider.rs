@@ -132,13 +132,15 @@ pub enum Sealing {
     Freely,
 }
 
-/// How many tries a device that counts leaves.
+/// How many tries a PIN has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tries {
     /// Tries left; 0 when locked.
     pub left: u32,
     /// Tries left after a right PIN.
     pub of: u32,
+    /// Whether the device counts them; else the token's store does.
+    pub by_device: bool,
     /// Seconds after which the device gives a try back by itself; `None` where it never does.
     pub recovery: Option<u64>,
     /// Whether everything else on the device that has a PIN shares these tries.

@@ -185,6 +185,7 @@ impl Login for LocalToken {
         Ok(Tries {
             left: record.tries.saturating_sub(used),
             of: record.tries,
+            by_device: false,
             recovery: None,
             shared: false,
         })

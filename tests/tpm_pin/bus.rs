@@ -90,9 +90,9 @@ fn what_others_flush_is_begun_again() {
         .unwrap();
     for _ in 0..10 {
         signs(&*key, &new).unwrap();
-        swtpm.tool("tpm2_flushcontext", &["-l"]);
+        swtpm.flush_what_is_left("-l");
         signs(&*key, &new).unwrap();
-        swtpm.tool("tpm2_flushcontext", &["-t"]);
+        swtpm.flush_what_is_left("-t");
     }
     swtpm.assert_empty();
 }

@@ -112,6 +112,7 @@ fn without_a_counter_the_whole_tpm_counts() {
     let recovery = u64::from(property(&made.swtpm, "TPM2_PT_LOCKOUT_INTERVAL"));
     made.opens();
     let full = Tries {
+        by_device: true,
         left: of,
         of,
         recovery: Some(recovery),

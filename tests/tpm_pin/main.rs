@@ -144,6 +144,7 @@ fn a_wrong_pin_costs_one_try_of_its_own() {
     let made = Made::new(&[]);
     made.opens();
     let full = Tries {
+        by_device: true,
         left: TRIES,
         of: TRIES,
         recovery: None,

@@ -280,6 +280,7 @@ fn end(link: &mut Link) {
 impl PinCount {
     fn tries(self) -> Tries {
         Tries {
+            by_device: true,
             left: self.limit.saturating_sub(self.count),
             of: self.limit,
             recovery: None,
@@ -295,6 +296,7 @@ impl Lockout {
 
     fn tries(self) -> Tries {
         Tries {
+            by_device: true,
             left: self.limit.saturating_sub(self.failed),
             of: self.limit,
             recovery: Some(u64::from(self.interval)),

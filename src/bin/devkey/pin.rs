@@ -44,7 +44,7 @@ Next: hand the PIN to its owner, who changes it with `devkey pin change`.")]
     #[command(after_help = "Example:
   devkey pin status --json
 --json: an object with token, pins, and user and so, each null or {left, of, locked, to_be_changed,
-recovery_seconds, shared}.
+by_device, recovery_seconds, shared}.
 Next: what its last line says.")]
     Status {
         /// The token [default: the only one, or "default"]

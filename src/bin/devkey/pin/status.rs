@@ -26,6 +26,7 @@ struct State {
     of: u32,
     locked: bool,
     to_be_changed: bool,
+    by_device: bool,
     recovery_seconds: Option<u64>,
     shared: bool,
 }
@@ -72,6 +73,7 @@ fn state(found: &FoundToken, token: &dyn Token, role: Role) -> Result<Option<Sta
         of: tries.of,
         locked: tries.left == 0,
         to_be_changed,
+        by_device: tries.by_device,
         recovery_seconds: tries.recovery,
         shared: tries.shared,
     }))
@@ -90,7 +92,7 @@ fn describe(status: &Status, token: &dyn Token, unknown: bool) -> String {
             None => fields.push((title(role), "not set".to_owned())),
         }
     }
-    fields.extend(counting(status, token));
+    fields.extend(counting(status));
     for (role, state) in [(Role::User, &status.user), (Role::So, &status.so)] {
         let who = Who::new(token, &status.token, role);
         match state {
@@ -110,9 +112,12 @@ fn describe(status: &Status, token: &dyn Token, unknown: bool) -> String {
 }
 
 /// Who counts, who shares the count, and how it recovers.
-fn counting(status: &Status, token: &dyn Token) -> Vec<(&'static str, String)> {
+fn counting(status: &Status) -> Vec<(&'static str, String)> {
     let states: Vec<&State> = [&status.user, &status.so].into_iter().flatten().collect();
-    if !token.store().token().hardware {
+    if states.is_empty() {
+        return Vec::new();
+    }
+    if !states.iter().any(|state| state.by_device) {
         let text = "in the store, before a PIN is compared; who can write there can undo it";
         return vec![("counted", text.to_owned())];
     }
