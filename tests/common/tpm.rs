@@ -34,6 +34,16 @@ pub(crate) fn free_ports() -> u16 {
     }
 }
 
+/// Whether somebody listens, without connecting.
+fn listens(port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let wanted = format!(":{port:04X}");
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields.as_slice(), [_, local, _, "0A", ..] if local.ends_with(&wanted))
+    })
+}
+
 /// A running swtpm. Killed when dropped; its state goes with it.
 pub(crate) struct Swtpm {
     state: tempfile::TempDir,
@@ -95,7 +105,8 @@ impl Swtpm {
             .unwrap();
         let child = self.child.insert(child);
         let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", control)).is_err() {
+        // It listens on the one after the other, and takes a connection to the first for its only client.
+        while TcpStream::connect(("127.0.0.1", control)).is_err() || !listens(port) {
             // Another program may have taken the port meanwhile.
             let ended = child.try_wait().unwrap();
             assert!(ended.is_none(), "swtpm on port {port}: {ended:?}");
