@@ -18,7 +18,7 @@ use crate::{BACK_ENDS, puf, token};
 
 const FILE: &str = "file";
 const TPM: &str = "tpm";
-const PUF: &str = "puf";
+pub(crate) const PUF: &str = "puf";
 
 /// Make a token: a place for keys
 ///
@@ -118,12 +118,17 @@ impl Args {
             (_, Some(_)) => PUF,
             _ => &self.back_end,
         };
-        let known = BACK_ENDS.iter().find(|known| known.name == name);
-        known.ok_or_else(|| {
-            let error = Error::unsupported(format!("this build of devkey has no {name} back end"));
-            Failure::new(error, "use a file token: devkey init")
-        })
+        back_end(name)
     }
+}
+
+/// The registered back end of that name.
+pub(crate) fn back_end(name: &str) -> Result<&'static BackEnd> {
+    let known = BACK_ENDS.iter().find(|known| known.name == name);
+    known.ok_or_else(|| {
+        let error = Error::unsupported(format!("this build of devkey has no {name} back end"));
+        Failure::new(error, "use a file token: devkey init")
+    })
 }
 
 /// The registered back ends, for help and errors.

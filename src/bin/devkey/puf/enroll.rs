@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use devkey::Error;
-use devkey::backends::puf;
 
 use crate::failure::Failure;
-use crate::init::{self, parse_setting};
+use crate::init::{self, PUF, parse_setting};
 use crate::output::Outcome;
 use crate::pin::InitPins;
 use crate::tokens::{Tokens, parse_name};
@@ -64,7 +63,7 @@ pub(crate) fn refresh(args: &RefreshArgs) -> Outcome {
     let tokens = Tokens::load()?;
     let (found, token) = tokens.find_open(Some(&args.token))?;
     let record = token.store().token();
-    if record.back_end != puf::BACK_END.name {
+    if record.back_end != PUF {
         let error = Error::input(format!("token {} is no PUF token", found.name));
         return Err(Failure::new(error, "`devkey token list` says which are"));
     }

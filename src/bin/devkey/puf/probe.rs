@@ -8,7 +8,7 @@ use devkey::provider::Settings;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::init::parse_setting;
+use crate::init::{PUF, back_end, parse_setting};
 use crate::output::{self, Answer, Outcome, Progress};
 
 /// A failure rate that is good enough for a device that is to boot unattended for years.
@@ -75,7 +75,7 @@ pub(crate) fn settings(device: Option<&Path>, set: &[(String, String)]) -> Resul
             .map_err(|e| devkey::Error::io(format!("finding {}", device.display()), e))?;
         settings.insert("device".to_owned(), path.display().to_string());
     }
-    puf::BACK_END
+    back_end(PUF)?
         .check_settings(&settings)
         .map_err(devkey::Error::from)?;
     Ok(settings)

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::certify::named;
 use crate::failure::{Failure, Result};
+use crate::init::PUF;
 use crate::output::{self, Answer, Outcome, Progress};
 use crate::tokens::{Tokens, parse_name};
 
@@ -76,7 +77,7 @@ fn verify(args: &Args) -> Result<(String, Verification)> {
     let tokens = Tokens::load()?;
     let (found, token) = tokens.find_open(args.token.as_deref())?;
     let record = token.store().token();
-    if record.back_end != puf::BACK_END.name {
+    if record.back_end != PUF {
         let error = Error::input(format!("token {} is no PUF token", found.name));
         return Err(Failure::new(error, "`devkey token list` says which are"));
     }
