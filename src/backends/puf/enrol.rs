@@ -131,11 +131,10 @@ fn taken_over(dir: &Path, source: &Source, window: Window) -> Result<Option<Othe
         return others::to_renew(old, window).map(Some);
     }
     match others::of_the_same(dir, source, window).into_iter().next() {
+        // A second enrolment could disclose the keys of both.
         Some(other) if !other.is_draft() => Err(Error::Exists(format!(
-            "a token on this window of the device ({}): a second enrolment could disclose the \
-             keys of both; use that token, another offset, or renew = {:?} for new keys. It",
-            other.dir.display(),
-            other.dir.display(),
+            "a token on this window of the device ({})",
+            other.dir.display()
         ))),
         draft => Ok(draft),
     }

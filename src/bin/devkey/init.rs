@@ -161,7 +161,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         settings,
         pins: pins.as_ref().map(GivenPins::pins),
     };
-    let made = LocalToken::create(back_end, &request).map_err(explain)?;
+    let made = LocalToken::create(back_end, &request).map_err(|e| explain(e, name, &dir))?;
     let record = made.store().token();
     let mut text = format!("{measured}made token {name}\n");
     text += &output::fields(&token::summary(record, &dir));
@@ -205,8 +205,16 @@ fn exists(name: &str, dir: &Path) -> Failure {
 }
 
 /// Adds what to do.
-fn explain(error: Error) -> Failure {
+fn explain(error: Error, name: &str, dir: &Path) -> Failure {
     match error {
+        // Not the directory, then, but an enrolment of the same device.
+        Error::Exists(what) if dir.symlink_metadata().is_err() => Failure::new(
+            Error::Exists(what),
+            format!(
+                "devkey puf refresh OLD {name}, for a token with other keys in place of the old one, or \
+                 --set offset=N: a second enrolment could disclose the keys of both"
+            ),
+        ),
         Error::Exists(what) => Failure::new(
             Error::Exists(what),
             "choose another name, or name a place with --dir",
