@@ -78,6 +78,8 @@ struct State {
     conditions: Conditions,
     fault: Fault,
     mode: u16,
+    /// User and group that it belongs to.
+    owner: (u32, u32),
     /// Readings so far: the number of each is its noise.
     readings: u64,
     /// What is open, each with its reading, by handle.
@@ -99,6 +101,7 @@ impl Node {
             conditions,
             fault: Fault::None,
             mode: 0o440,
+            owner: mounter(),
             readings: first,
             open: HashMap::new(),
             openings: 0,
@@ -219,6 +222,10 @@ impl State {
             3 => (FileType::RegularFile, 0o600, 1),
             _ => return None,
         };
+        let (uid, gid) = match inode {
+            2 => self.owner,
+            _ => mounter(),
+        };
         Some(FileAttr {
             ino: INodeNo(inode),
             size: 0,
@@ -230,13 +237,19 @@ impl State {
             kind,
             perm,
             nlink,
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
+            uid,
+            gid,
             rdev: 0,
             blksize: 512,
             flags: 0,
         })
     }
+}
+
+/// User and group of this process.
+fn mounter() -> (u32, u32) {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    (uid.as_raw(), gid.as_raw())
 }
 
 /// The file system.
@@ -266,14 +279,14 @@ impl Filesystem for Device {
         }
     }
 
-    /// chmod(1) works; what else would be set is not.
+    /// chmod(1) and chown(1) work on the device; what else would be set is not.
     fn setattr(
         &self,
         _: &Request,
         inode: INodeNo,
         mode: Option<u32>,
-        _: Option<u32>,
-        _: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
         _: Option<u64>,
         _: Option<TimeOrNow>,
         _: Option<TimeOrNow>,
@@ -286,8 +299,10 @@ impl Filesystem for Device {
         reply: ReplyAttr,
     ) {
         let mut state = lock(&self.0);
-        if let (2, Some(mode)) = (inode.0, mode) {
-            state.mode = (mode & 0o777) as u16;
+        if inode.0 == 2 {
+            let (user, group) = state.owner;
+            state.owner = (uid.unwrap_or(user), gid.unwrap_or(group));
+            state.mode = mode.map_or(state.mode, |mode| (mode & 0o777) as u16);
         }
         match state.attributes(inode.0) {
             Some(attributes) => reply.attr(&NOW, &attributes),
