@@ -132,11 +132,10 @@ fn pkcs11_tool_manages_pins(device: &Device) {
 
 /// From a place that the configuration offers to a key that signs, with pkcs11-tool alone.
 fn pkcs11_tool_makes_a_token(device: &Device) {
-    let more = match device.tcti() {
-        None => String::new(),
-        Some(tcti) => format!("back_end = 'tpm'\ntcti = '{tcti}'\n"),
-    };
-    device.configure(&format!("[token.made]\ninitialise = true\n{more}"));
+    device.configure(&format!(
+        "[token.made]\ninitialise = true\n{}",
+        device.another()
+    ));
     let tool = || device.run("pkcs11-tool").arg("--module").arg(module());
     let slots = tool().arg("--list-token-slots").ok().text();
     let slot = slot_of(&slots, "uninitialized");

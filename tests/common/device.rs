@@ -1,11 +1,15 @@
-//! A device: a home of its own, a token, and its TPM where it has one.
+//! A device: a home of its own, a token, and its TPM or PUF where it has one.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+#[cfg(feature = "simulate")]
+use std::sync::atomic::{AtomicU32, Ordering};
 
+#[cfg(feature = "simulate")]
+use devkey::simulate::{Chip, Conditions, Make, Node};
 use tempfile::TempDir;
 
 use super::run::{Run, Server, free_ports};
@@ -17,12 +21,18 @@ pub(crate) enum Backend {
     File,
     /// A TPM 2.0: swtpm.
     Tpm,
+    /// A PUF: a simulated chip.
+    #[cfg(feature = "simulate")]
+    Puf,
 }
 
 /// A machine with one token, named [`Device::TOKEN`].
 pub(crate) struct Device {
     // Declared first: the TPM ends before its state goes.
     swtpm: Option<(Server, String)>,
+    /// Likewise.
+    #[cfg(feature = "simulate")]
+    node: Option<Node>,
     dir: TempDir,
     backend: Backend,
     /// Whether the token has PINs.
@@ -69,11 +79,13 @@ impl Device {
             .tempdir()
             .unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        for name in ["home", "store", "run", "tpm"] {
+        for name in ["home", "store", "run", "tpm", "chip"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         let mut device = Device {
             swtpm: None,
+            #[cfg(feature = "simulate")]
+            node: None,
             dir,
             backend,
             pins,
@@ -88,6 +100,12 @@ impl Device {
             let (swtpm, tcti) = device.start_tpm();
             init = init.args(["--tpm", "--tcti", &tcti]);
             device.swtpm = Some((swtpm, tcti));
+        }
+        #[cfg(feature = "simulate")]
+        if backend == Backend::Puf {
+            device.node = Some(device.mount_chip());
+            init = init.arg("--puf").arg(device.chip());
+            init = init.args(["--set", "allow_file=yes"]);
         }
         if pins {
             init = init.args(["--pin", "--pin-file"]).arg(device.path("pin"));
@@ -143,6 +161,24 @@ impl Device {
     /// How the TPM is reached.
     pub(crate) fn tcti(&self) -> Option<&str> {
         self.swtpm.as_ref().map(|(_, tcti)| tcti.as_str())
+    }
+
+    /// Where the PUF is, if there is one.
+    pub(crate) fn chip(&self) -> PathBuf {
+        self.path("chip/puf0")
+    }
+
+    /// The settings of another token beside the first, as lines of the configuration.
+    pub(crate) fn another(&self) -> String {
+        match self.backend {
+            Backend::File => String::new(),
+            Backend::Tpm => format!("back_end = 'tpm'\ntcti = '{}'\n", self.tcti().unwrap()),
+            #[cfg(feature = "simulate")]
+            Backend::Puf => format!(
+                "back_end = 'puf'\ndevice = {:?}\nallow_file = 'yes'\noffset = '1024'\n",
+                self.chip()
+            ),
+        }
     }
 
     /// Puts more into the configuration.
@@ -207,7 +243,8 @@ impl Device {
             fs::copy(env!("CARGO_BIN_EXE_devkeyd"), &devkeyd).unwrap();
             fs::write(self.config(), self.toml(&devkeyd)).unwrap();
         }
-        let paths = [self.store(), self.config()];
+        let mut paths = vec![self.store(), self.config()];
+        paths.extend(self.chip().exists().then(|| self.chip()));
         Run::new("chgrp").args(["-R", group]).args(&paths).ok();
         Run::new("chmod").args(["-R", "g+rX"]).args(&paths).ok();
     }
@@ -226,6 +263,22 @@ impl Device {
             "store = {:?}\ndevkeyd = {devkeyd:?}\n",
             store.to_str().unwrap()
         )
+    }
+
+    /// A chip like no other, with room for two tokens.
+    #[cfg(feature = "simulate")]
+    fn mount_chip(&self) -> Node {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let seed = u64::from(std::process::id()) << 32;
+        let seed = seed | u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let chip = Chip::new(&Make {
+            seed,
+            bytes: 2048,
+            ones: 0.5,
+            structure: 0.0,
+        });
+        Node::mount(chip, Conditions::default(), seed, &self.path("chip"))
+            .expect("/dev/fuse and the right to mount are wanted: run as root")
     }
 
     /// Starts the TPM; gives its TCTI.

@@ -15,7 +15,8 @@ pub(crate) use run::{Output, Run, Server, free_ports};
 /// The kinds of key that every client of Debian 12 can use on every back end.
 pub(crate) const KINDS: [&str; 2] = ["ec-p256", "rsa-2048"];
 
-/// Makes of each named function of a [`Device`] two tests: on a file token and on a TPM token.
+/// Makes of each named function of a [`Device`] three tests: on a file token, on a TPM token and on a
+/// PUF token.
 #[macro_export]
 macro_rules! on_each_back_end {
     ($($name:ident),+ $(,)?) => {
@@ -29,6 +30,13 @@ macro_rules! on_each_back_end {
             $(#[test]
             fn $name() {
                 super::$name(&$crate::common::Device::new($crate::common::Backend::Tpm));
+            })+
+        }
+        #[cfg(feature = "simulate")]
+        mod puf {
+            $(#[test]
+            fn $name() {
+                super::$name(&$crate::common::Device::new($crate::common::Backend::Puf));
             })+
         }
     };
@@ -48,6 +56,13 @@ macro_rules! with_pins_on_each_back_end {
             $(#[test]
             fn $name() {
                 super::$name(&$crate::common::Device::with_pins($crate::common::Backend::Tpm));
+            })+
+        }
+        #[cfg(feature = "simulate")]
+        mod puf_with_pins {
+            $(#[test]
+            fn $name() {
+                super::$name(&$crate::common::Device::with_pins($crate::common::Backend::Puf));
             })+
         }
     };
