@@ -335,7 +335,7 @@ fn any_back_end_is_named_and_set() {
     assert!(made.contains("[token.web]"), "{made}");
     let refused = "back end file has no setting \"colour\"; it has none";
     home.fails(&["init", "--set", "colour=red"], &[refused]);
-    let unknown = home.run(&["init", "--back-end", "puf"]);
+    let unknown = home.run(&["init", "--back-end", "cloud"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(
         said(&unknown).contains("[possible values: file"),
