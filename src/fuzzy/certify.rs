@@ -52,12 +52,12 @@ pub fn bound_with(family: Family, k: usize, rate: f64, bins: usize) -> Result<f6
 mod tests {
     use super::*;
 
-    /// PUF.md's figures, computed by another program with another quantiser, up to 10 %.
+    /// Figures that were computed by another program with another quantiser, up to 10 %.
     ///
     /// Fails with `worse` and `better` exchanged in density.rs, with parts of a bucket replaced
     /// by its best one (an upgrading quantiser: 20 % below at 16 bins), and with ones for twos in `for_pairs`.
     #[test]
-    fn the_bounds_are_those_of_the_study() {
+    fn the_bounds_are_those_of_another_program() {
         for (family, k, rate, expected) in [
             (Family::Dk256, 384, 0.10, 2.0e-11),
             (Family::Dk256, 448, 0.10, 5.5e-9),

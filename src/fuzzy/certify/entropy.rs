@@ -2,7 +2,7 @@
 
 use crate::fuzzy::polar::Family;
 
-/// Bits that a 256-bit key asks for: 64 more than itself, SP 800-90B's rule for a vetted conditioner.
+/// Bits that a 256-bit key asks for: 64 more than itself, SP 800-90C's rule for a vetted conditioner.
 const NEEDED: f64 = 320.0;
 
 /// Bits by which an enrolment exceeds what it needs, see the ledger.
@@ -50,9 +50,11 @@ pub fn residual(family: Family, k: usize, bias: f64) -> Residual {
 mod tests {
     use super::*;
 
-    /// PUF.md 2.5. Fails with five standard deviations, and with natural logarithms.
+    /// Figures that were computed by another program; docs/puf.md has more.
+    ///
+    /// Fails with five standard deviations, and with natural logarithms.
     #[test]
-    fn the_losses_are_those_of_the_study() {
+    fn the_losses_are_those_of_another_program() {
         let biases = [0.50, 0.51, 0.52, 0.55, 0.60, 0.65, 0.70];
         for (family, losses) in [
             (Family::Dk256, [0, 8, 18, 54, 137, 251, 395]),
