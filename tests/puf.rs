@@ -781,3 +781,31 @@ fn a_held_root_is_the_services() {
     fs::write(machine.path("devkey.toml"), held).unwrap();
     assert!(strace("held").contains(env!("CARGO_BIN_EXE_devkeyd")));
 }
+
+/// Keys of a PUF are software keys, and its PINs are counted in the store. Seen to fail with
+/// `hardware: true`.
+#[test]
+fn it_is_not_said_to_be_hardware() {
+    let machine = Machine::new();
+    let devkey = env!("CARGO_BIN_EXE_devkey");
+    machine.init(machine.run(devkey)).ok();
+    let record = fs::read_to_string(machine.path("store/chip/token")).unwrap();
+    assert!(record.contains("hardware = false"), "{record}");
+}
+
+/// `devkey` itself reads the device where others leave that to the key service. Seen to fail with
+/// `puf::BACK_END` as it is in the command's list.
+#[test]
+fn the_command_makes_keys_where_the_root_is_held() {
+    for setting in ["hold=5", "hold=boot", "service=yes"] {
+        let machine = Machine::new();
+        let devkey = env!("CARGO_BIN_EXE_devkey");
+        let init = machine.run(devkey).arg("init").arg("--set").arg(setting);
+        let set = |(name, value): (&String, &String)| ["--set".into(), format!("{name}={value}")];
+        let settings: Vec<String> = machine.chip.settings().iter().flat_map(set).collect();
+        let init = init.words("--back-end puf").args(&settings);
+        init.arg("chip").ok();
+        machine.key(machine.run(devkey)).ok();
+        machine.sign(machine.run("pkcs11-tool")).ok();
+    }
+}

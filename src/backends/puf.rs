@@ -38,7 +38,7 @@ use source::{Source, Window};
 pub const BACK_END: BackEnd = BackEnd {
     name: "puf",
     summary: "a PUF: keys made of a chip's noise, stored nowhere",
-    hardware: true,
+    hardware: false,
     settings: options::SETTINGS,
     check: |settings| Options::read(settings).map(drop),
     service: options::want_service,

@@ -29,7 +29,11 @@ use crate::output::{Answer, Outcome};
 /// Every back end, all in this process: the command never needs the key service.
 const BACK_ENDS: &[BackEnd] = &[
     backends::file::BACK_END,
-    backends::puf::BACK_END,
+    BackEnd {
+        // It ends with its operation, and holds nothing for longer.
+        service: |_| false,
+        ..backends::puf::BACK_END
+    },
     #[cfg(feature = "kernel")]
     backends::kernel::BACK_END,
     #[cfg(feature = "tpm")]
