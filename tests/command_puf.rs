@@ -1,5 +1,12 @@
 //! `devkey puf` and `devkey init --puf` on simulated chips. Needs `/dev/fuse`, root and util-linux.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what cannot go on has failed"
+)]
 #![cfg(all(test, feature = "simulate"))]
 
 mod common;

@@ -278,7 +278,7 @@ impl Device {
             structure: 0.0,
         });
         Node::mount(chip, Conditions::default(), seed, &self.path("chip"))
-            .expect("/dev/fuse and the right to mount are wanted: run as root")
+            .unwrap_or_else(|e| panic!("{e}: /dev/fuse and the right to mount are wanted"))
     }
 
     /// Starts the TPM; gives its TCTI.
