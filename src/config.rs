@@ -99,6 +99,8 @@ pub struct Config {
     pub stores: Vec<PathBuf>,
     /// Path of the key service.
     pub devkeyd: PathBuf,
+    /// Socket of a key service that runs already (`devkeyd --listen`), instead of one's own.
+    pub socket: Option<PathBuf>,
     layers: Vec<Layer>,
 }
 
@@ -136,6 +138,7 @@ impl Config {
             files: Vec::new(),
             stores: Vec::new(),
             devkeyd: PathBuf::from(DEVKEYD),
+            socket: None,
             layers: Vec::new(),
         };
         if let Some(only) = &environment.config {
@@ -263,6 +266,7 @@ impl Config {
         let parsed = file::read(path)?;
         self.add(parsed.store.or(store), parsed.tokens, own);
         self.devkeyd = parsed.devkeyd.unwrap_or(std::mem::take(&mut self.devkeyd));
+        self.socket = parsed.socket.or(self.socket.take());
         self.files.push(path.to_owned());
         Ok(())
     }

@@ -7,6 +7,8 @@ mod channel;
 mod client;
 mod frame;
 mod link;
+mod listener;
+mod meet;
 mod program;
 pub mod protocol;
 mod server;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{RemoteToken, create_remote};
 pub use link::{Launcher, Link};
+pub use listener::Listener;
 pub use server::{Creator, Opener, create_local, open_local, open_store, serve};
 
 use crate::error::Error;

@@ -115,7 +115,8 @@ pub(crate) fn mend(session: Option<Ulong>) {
 impl Module {
     fn new(secure: bool) -> Result<Self> {
         let config = Config::load(&Environment::of_process(secure))?;
-        let link = Arc::new(Link::new(config.devkeyd.clone(), raw::spawn));
+        let link = Link::new(config.devkeyd.clone(), raw::spawn).with_socket(config.socket.clone());
+        let link = Arc::new(link);
         Ok(Module {
             pid: process::id(),
             name: raw::own_file().as_deref().and_then(token_of),

@@ -54,6 +54,13 @@ pub const IN_HOST: BackEnd = BackEnd {
     ..BACK_END
 };
 
+/// The same for a process that serves many: what is held is held for all who open the token, and after
+/// the last of them closed it too.
+pub const SHARED: BackEnd = BackEnd {
+    open: |place| open_with(place, Patience::Thread, Held::shared),
+    ..BACK_END
+};
+
 /// Fresh readings that a live device is asked for before a failure is reported.
 const READINGS: usize = 3;
 
@@ -65,26 +72,36 @@ fn create(place: &Place<'_>, patience: Patience) -> Result<Arc<dyn Provider>> {
         *scrub = false;
     }
     let binding = Some(enrolled.binding());
-    Ok(provider(place, options, binding, patience))
+    let held = Arc::new(Held::new(options.hold));
+    Ok(provider(place, Source { options, patience }, binding, held))
 }
 
 fn open(place: &Place<'_>, patience: Patience) -> Result<Arc<dyn Provider>> {
+    let alone = |_: &Place<'_>, hold| Arc::new(Held::new(hold));
+    open_with(place, patience, alone)
+}
+
+fn open_with(
+    place: &Place<'_>,
+    patience: Patience,
+    held: impl Fn(&Place<'_>, Hold) -> Arc<Held>,
+) -> Result<Arc<dyn Provider>> {
     let options = Options::read(place.settings)?;
-    let binding = place.binding.map(str::to_owned);
-    Ok(provider(place, options, binding, patience))
+    let (binding, held) = (place.binding.map(str::to_owned), held(place, options.hold));
+    Ok(provider(place, Source { options, patience }, binding, held))
 }
 
 fn provider(
     place: &Place<'_>,
-    options: Options,
+    source: Source,
     binding: Option<String>,
-    patience: Patience,
+    held: Arc<Held>,
 ) -> Arc<dyn Provider> {
     Arc::new(SoftKeys::new(PufRoot {
         dir: place.dir.to_owned(),
         binding,
-        held: Held::new(options.hold),
-        source: Source { options, patience },
+        held,
+        source,
     }))
 }
 
@@ -94,7 +111,7 @@ struct PufRoot {
     dir: PathBuf,
     binding: Option<String>,
     source: Source,
-    held: Held,
+    held: Arc<Held>,
 }
 
 impl Root for PufRoot {

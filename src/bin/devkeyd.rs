@@ -1,11 +1,15 @@
 //! devkeyd, the key service: private operations of tokens, in a process of their own.
 #![forbid(unsafe_code)]
 
+#[path = "devkeyd/listen.rs"]
+mod listen;
+
 use std::env;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic;
+use std::path::Path;
 use std::process::ExitCode;
 
 use devkey::backends;
@@ -21,7 +25,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit};
 /// The back ends that tokens may have.
 const BACK_ENDS: &[BackEnd] = &[
     backends::file::BACK_END,
-    backends::puf::BACK_END,
+    backends::puf::SHARED,
     #[cfg(feature = "kernel")]
     backends::kernel::BACK_END,
     #[cfg(feature = "tpm")]
@@ -32,10 +36,14 @@ const HELP: &str = "\
 devkeyd - the key service of devkey
 
 Programs that use a TPM token through devkey's PKCS#11 module start devkeyd
-themselves; there is no need to run it by hand.
+themselves; there is no need to run it by hand, but for PUF tokens with
+hold = \"boot\", which want one that stays.
 
-Usage: devkeyd --private    serve the program at the other end of standard input,
-                            a Unix stream socket, until it closes it
+Usage: devkeyd --private        serve the program at the other end of standard
+                                input, a Unix stream socket, until it closes it
+       devkeyd --listen SOCKET  serve the programs of this user, and root's, at a
+                                Unix socket, until SIGTERM; they find it by
+                                socket = \"SOCKET\" in devkey.toml
        devkeyd --version
        devkeyd --help
 
@@ -44,6 +52,7 @@ Environment: DEVKEY_LOG=debug  say on standard error what is being done";
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
     let only = match arguments.as_slice() {
+        [listen, path] if listen == "--listen" => return listen::run(Path::new(path)),
         [only] => only.to_str(),
         _ => None,
     };
@@ -51,7 +60,7 @@ fn main() -> ExitCode {
         Some("--private") => private(),
         Some("--version") => say(concat!("devkeyd ", env!("CARGO_PKG_VERSION"))),
         Some("--help" | "-h") => say(HELP),
-        _ => complain("one of --private, --version and --help is wanted"),
+        _ => complain("one of --private, --listen SOCKET, --version and --help is wanted"),
     }
 }
 
@@ -70,11 +79,7 @@ fn private() -> ExitCode {
 }
 
 fn serve(socket: OwnedFd) -> ExitCode {
-    if env::var_os("DEVKEY_LOG").is_some() {
-        env_logger::Builder::from_env("DEVKEY_LOG").init();
-    }
-    panic::set_hook(Box::new(|what| log::error!("{what}")));
-    if let Err(e) = harden() {
+    if let Err(e) = prepare() {
         return complain(&e.to_string());
     }
     let served = service::serve(
@@ -89,6 +94,15 @@ fn serve(socket: OwnedFd) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What comes before serving anybody.
+fn prepare() -> io::Result<()> {
+    if env::var_os("DEVKEY_LOG").is_some() {
+        env_logger::Builder::from_env("DEVKEY_LOG").init();
+    }
+    panic::set_hook(Box::new(|what| log::error!("{what}")));
+    harden()
 }
 
 /// The socket, under another number that no program started from here would inherit.

@@ -16,6 +16,7 @@ use crate::provider::Origin;
 pub(super) struct Parsed {
     pub(super) store: Option<PathBuf>,
     pub(super) devkeyd: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     pub(super) tokens: Vec<NamedToken>,
 }
 
@@ -87,9 +88,11 @@ impl Source<'_> {
             match key.get_ref().as_ref() {
                 "store" => parsed.store = Some(self.absolute(value)?),
                 "devkeyd" => parsed.devkeyd = Some(self.absolute(value)?),
+                "socket" => parsed.socket = Some(self.absolute(value)?),
                 "token" => parsed.tokens = self.tokens(value)?,
                 other => {
-                    let reason = format!("unknown key {other:?}; known: store, devkeyd, token");
+                    let reason =
+                        format!("unknown key {other:?}; known: store, devkeyd, socket, token");
                     return Err(self.error(key.span(), reason));
                 }
             }

@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::TokenPlace;
 use super::channel::{Channel, Failure};
 use super::frame::Malformed;
+use super::meet;
 use super::program;
 use super::protocol::{PROTOCOL, Reply, Request, Response};
 use crate::error::{Error, Result};
@@ -43,6 +44,8 @@ const NO_FD: RawFd = -1;
 pub struct Link {
     program: PathBuf,
     launch: Launcher,
+    /// Where one listens already, which is used instead of one's own.
+    socket: Option<PathBuf>,
     patience: Duration,
     connection: Mutex<Option<Connection>>,
     fd: Arc<AtomicI32>,
@@ -73,6 +76,7 @@ impl Link {
         Link {
             program,
             launch,
+            socket: None,
             patience: PATIENCE,
             connection: Mutex::default(),
             fd: Arc::new(AtomicI32::new(NO_FD)),
@@ -85,6 +89,11 @@ impl Link {
     /// `timeout` asks for more gets more.
     pub fn with_patience(self, patience: Duration) -> Self {
         Link { patience, ..self }
+    }
+
+    /// Uses the service that listens at `socket` (`devkeyd --listen`) and starts none.
+    pub fn with_socket(self, socket: Option<PathBuf>) -> Self {
+        Link { socket, ..self }
     }
 
     /// The connection's descriptor, if there is a connection. Takes no lock: a forked child closes
@@ -132,7 +141,7 @@ impl Link {
         if let Err(Failure::Ended { sent }) = outcome
             && (!sent || ask(0).repeatable())
         {
-            log::warn!("{} ended; starting it again", self.program.display());
+            log::warn!("{} ended; starting it again", self.service().display());
             outcome = self.attempt(&mut slot, token, &ask);
         }
         let reply = outcome.map_err(|failure| self.explain(failure, token, &ask(0)))??;
@@ -172,22 +181,10 @@ impl Link {
     }
 
     fn connect(&self) -> Result<Connection, Failure> {
-        let program = program::check(&self.program).map_err(Failure::NotStarted)?;
-        let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
-        let (ours, theirs) =
-            socketpair(family, kind, SocketFlags::CLOEXEC, None).map_err(Failure::Socket)?;
-        // From here on every message bears its sender's process id, the first one too.
-        set_socket_passcred(&theirs, true).map_err(Failure::Socket)?;
-        let mut connection = Connection {
-            channel: Channel::new(ours)?,
-            opened: HashMap::new(),
-            fd: self.fd.clone(),
+        let mut connection = match &self.socket {
+            Some(path) => self.known(meet::connect(path, self.patience)?)?,
+            None => self.start()?,
         };
-        self.inode
-            .store(connection.channel.inode(), Ordering::Relaxed);
-        self.fd
-            .store(connection.channel.raw_fd(), Ordering::Release);
-        (self.launch)(&program, theirs).map_err(Failure::NotStarted)?;
         match connection.ask(&Request::Hello { protocol: PROTOCOL }, self.patience)? {
             Ok(Reply::Welcome {
                 protocol: PROTOCOL, ..
@@ -199,13 +196,45 @@ impl Link {
         }
     }
 
+    /// A connection with a private child.
+    fn start(&self) -> Result<Connection, Failure> {
+        let program = program::check(&self.program).map_err(Failure::NotStarted)?;
+        let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+        let (ours, theirs) =
+            socketpair(family, kind, SocketFlags::CLOEXEC, None).map_err(Failure::Socket)?;
+        // From here on every message bears its sender's process id, the first one too.
+        set_socket_passcred(&theirs, true).map_err(Failure::Socket)?;
+        let connection = self.known(ours)?;
+        (self.launch)(&program, theirs).map_err(Failure::NotStarted)?;
+        Ok(connection)
+    }
+
+    /// A connection whose descriptor [`Link::socket`] tells.
+    fn known(&self, socket: OwnedFd) -> Result<Connection, Failure> {
+        let connection = Connection {
+            channel: Channel::new(socket)?,
+            opened: HashMap::new(),
+            fd: self.fd.clone(),
+        };
+        self.inode
+            .store(connection.channel.inode(), Ordering::Relaxed);
+        self.fd
+            .store(connection.channel.raw_fd(), Ordering::Release);
+        Ok(connection)
+    }
+
+    /// What is at the other end, for messages.
+    fn service(&self) -> &Path {
+        self.socket.as_deref().unwrap_or(&self.program)
+    }
+
     fn other_version(&self, protocol: u32, version: &str) -> Error {
         let advice = match protocol < PROTOCOL {
             true => "upgrade devkeyd",
             false => "upgrade this program's devkey, and restart it",
         };
         Error::DeviceError {
-            device: self.program.display().to_string(),
+            device: self.service().display().to_string(),
             reason: format!(
                 "devkeyd is version {version} and speaks protocol {protocol}, not {PROTOCOL}; {advice}"
             ),
@@ -214,7 +243,7 @@ impl Link {
 
     /// What a failure means to the caller who made `request`.
     fn explain(&self, failure: Failure, token: &Linked, request: &Request<'_>) -> Error {
-        let device = self.program.display().to_string();
+        let device = self.service().display().to_string();
         match failure {
             Failure::NotStarted(error) => error,
             Failure::Late => Error::Timeout {
@@ -242,7 +271,7 @@ impl Link {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
-            .field("program", &self.program)
+            .field("service", &self.service())
             .field("fd", &self.raw_fd())
             .finish_non_exhaustive()
     }

@@ -34,8 +34,9 @@
 //! that says so to its user. Numbers of tokens hold for one connection. Keys are named by
 //! [`ObjectId`] alone: what is done with them the service reads in its own store.
 //!
-//! `Open` and `Create` are for the *private child*, which has just the rights of its client. A
-//! service that has more must not take places from its clients; it will have requests of its own.
+//! `Open` and `Create` are for a service that has just the rights of its client: the *private child*,
+//! and `devkeyd --listen`, which serves its own user and root alone. A service that has more must not
+//! take places from its clients; it will have requests of its own.
 //!
 //! # Secrets
 //!

@@ -4,12 +4,14 @@
 //! over; nothing is held in a host application.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::options::Hold;
 use crate::error::Result;
+use crate::provider::Place;
 use crate::secret::Secret;
 
 /// What is held, if anything.
@@ -18,6 +20,17 @@ pub(super) struct Held {
     state: Arc<Mutex<State>>,
     /// One reads the device, and the others wait for what it holds then.
     turn: Mutex<()>,
+}
+
+/// What is held for more than one.
+static SHARED: Mutex<Vec<(Shared, Arc<Held>)>> = Mutex::new(Vec::new());
+
+/// Which token, and how it is held.
+#[derive(PartialEq, Eq)]
+struct Shared {
+    dir: PathBuf,
+    binding: String,
+    hold: Hold,
 }
 
 #[derive(Default)]
@@ -35,6 +48,34 @@ impl Held {
             state: Arc::default(),
             turn: Mutex::default(),
         }
+    }
+
+    /// What this process holds of a token, for all who open it there. It outlives them.
+    ///
+    /// By the token's directory and its binding: a token made anew in its place has another one.
+    pub(super) fn shared(place: &Place<'_>, hold: Hold) -> Arc<Self> {
+        let Some(binding) = place.binding else {
+            return Arc::new(Held::new(hold));
+        };
+        let dir = place.dir.canonicalize();
+        let token = Shared {
+            dir: dir.unwrap_or_else(|_| place.dir.to_owned()),
+            binding: binding.to_owned(),
+            hold,
+        };
+        let mut all = lock(&SHARED);
+        all.retain(|(known, held)| *known == token || held.is_wanted());
+        if let Some((_, held)) = all.iter().find(|(known, _)| *known == token) {
+            return held.clone();
+        }
+        let held = Arc::new(Held::new(hold));
+        all.push((token, held.clone()));
+        held
+    }
+
+    /// Whether somebody has the token open or a root is held.
+    fn is_wanted(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1 || lock(&self.state).root.is_some()
     }
 
     /// A copy of the root, which is fetched where none is held.

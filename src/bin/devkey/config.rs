@@ -54,7 +54,8 @@ fn paths(tokens: &Tokens) -> Vec<(&'static str, String)> {
         let there = if store.exists() { "" } else { " (not there)" };
         fields.push(("store", format!("{}{there}", store.display())));
     }
-    fields.push(("key service", config.devkeyd.display().to_string()));
+    let service = config.socket.as_ref().unwrap_or(&config.devkeyd);
+    fields.push(("key service", service.display().to_string()));
     fields
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use devkey::config::{Config, DEFAULT_TOKEN, Environment, FoundToken, check_name};
+use devkey::provider::BackEnd;
 use devkey::service::Link;
 use devkey::token::Token;
 use devkey::{Error, Result as LibraryResult};
@@ -30,8 +31,9 @@ impl Tokens {
     pub(crate) fn load() -> Result<Self> {
         let environment = environment();
         let config = Config::load(&environment)?;
+        let link = Link::new(config.devkeyd.clone(), no_child).with_socket(config.socket.clone());
         Ok(Tokens {
-            link: Arc::new(Link::new(config.devkeyd.clone(), no_child)),
+            link: Arc::new(link),
             environment,
             config,
         })
@@ -77,7 +79,17 @@ impl Tokens {
 
     /// Opens a token. Touches no device.
     pub(crate) fn open(&self, found: &FoundToken) -> LibraryResult<Arc<dyn Token>> {
-        found.open(BACK_ENDS, &self.link)
+        found.open(&self.back_ends(), &self.link)
+    }
+
+    /// Tokens that want the key service are opened there, where one is named; else here, for this
+    /// command is a process of its own.
+    fn back_ends(&self) -> Vec<BackEnd> {
+        let mut all = BACK_ENDS.to_vec();
+        if self.config.socket.is_none() {
+            all.iter_mut().for_each(|one| one.service = |_| false);
+        }
+        all
     }
 
     /// Those tokens that can be opened, and why the others cannot.
