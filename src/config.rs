@@ -379,6 +379,7 @@ mod tests {
     /// A system's and a user's configuration and store, with a token in each for each name.
     fn two(home: &Path, names: &[&str], system: &str, user: &str) -> Config {
         let mut config = Config {
+            socket: None,
             files: Vec::new(),
             stores: Vec::new(),
             devkeyd: PathBuf::new(),

@@ -26,14 +26,10 @@ use devkey::provider::BackEnd;
 
 use crate::output::{Answer, Outcome};
 
-/// Every back end, all in this process: the command never needs the key service.
+/// Every back end, all in this process: the command needs the key service only where one is named.
 const BACK_ENDS: &[BackEnd] = &[
     backends::file::BACK_END,
-    BackEnd {
-        // It ends with its operation, and holds nothing for longer.
-        service: |_| false,
-        ..backends::puf::BACK_END
-    },
+    backends::puf::BACK_END,
     #[cfg(feature = "kernel")]
     backends::kernel::BACK_END,
     #[cfg(feature = "tpm")]
