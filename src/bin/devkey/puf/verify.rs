@@ -114,7 +114,12 @@ impl Verified {
 }
 
 fn describe(sum: &Verification) -> String {
-    let (mean, worst) = sum.noise;
+    let noise = match (sum.decoders.is_empty(), sum.noise) {
+        (true, _) => "-".to_owned(),
+        (false, (mean, worst)) => {
+            format!("{:.1} %, at worst {:.1} %", mean * 100.0, worst * 100.0)
+        }
+    };
     let used = sum.decoders.iter();
     let used: Vec<_> = used
         .map(|(decoder, times)| format!("{} {times} times", named(*decoder)))
@@ -122,10 +127,7 @@ fn describe(sum: &Verification) -> String {
     let mut fields = vec![
         ("readings", sum.times.to_string()),
         ("failed", sum.failures.to_string()),
-        (
-            "noise",
-            format!("{:.1} %, at worst {:.1} %", mean * 100.0, worst * 100.0),
-        ),
+        ("noise", noise),
         ("decoder", used.join(", ")),
     ];
     if let Some((times, reason)) = &sum.unread {
