@@ -107,8 +107,10 @@ impl Board {
         store.tries_used(Role::User).unwrap()
     }
 
-    /// Ends the key service, as a crash would.
+    /// Ends the key service at rest, as a crash would. Amid its work it would leave a session in the TPM,
+    /// which has no resource manager here, and after some of these there is no room.
     fn kill_service(&self) {
+        std::thread::sleep(Duration::from_millis(500));
         let service = devkeyd(&self.m);
         let runs = || {
             let all = fs::read_dir("/proc").unwrap().flatten();
