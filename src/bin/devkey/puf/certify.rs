@@ -208,9 +208,6 @@ fn bounds(of: &Codes, json: bool) -> Outcome {
             });
         }
     }
-    if json {
-        return Answer::json(&rows);
-    }
     let line = |row: &Bound| {
         [
             row.profile.to_owned(),
@@ -219,9 +216,8 @@ fn bounds(of: &Codes, json: bool) -> Outcome {
             format!("{:.1e}", row.bound),
         ]
     };
-    let lines: Vec<_> = rows.iter().map(line).collect();
     let header = ["PROFILE", "K", "NOISE", "FAILURES AT MOST"];
-    Ok(Answer::text(output::table(header, &lines)))
+    shown(&rows, json, header, line)
 }
 
 fn counts(of: &Codes, command: &Command, json: bool) -> Outcome {
@@ -230,9 +226,6 @@ fn counts(of: &Codes, command: &Command, json: bool) -> Outcome {
         for noise in &of.noise {
             rows.extend(count(profile, k, *noise, command)?);
         }
-    }
-    if json {
-        return Answer::json(&rows);
     }
     let line = |row: &Count| {
         [
@@ -244,7 +237,6 @@ fn counts(of: &Codes, command: &Command, json: bool) -> Outcome {
             format!("{:.1e} to {:.1e}", row.low, row.high),
         ]
     };
-    let lines: Vec<_> = rows.iter().map(line).collect();
     let header = [
         "PROFILE",
         "K",
@@ -253,6 +245,20 @@ fn counts(of: &Codes, command: &Command, json: bool) -> Outcome {
         "FAILURES",
         "95 % INTERVAL",
     ];
+    shown(&rows, json, header, line)
+}
+
+/// Rows as JSON or as a table.
+fn shown<T: Serialize, const N: usize>(
+    rows: &[T],
+    json: bool,
+    header: [&str; N],
+    line: impl Fn(&T) -> [String; N],
+) -> Outcome {
+    if json {
+        return Answer::json(&rows);
+    }
+    let lines: Vec<_> = rows.iter().map(line).collect();
     Ok(Answer::text(output::table(header, &lines)))
 }
 
@@ -307,9 +313,6 @@ fn rare(of: &Codes, command: &Command, json: bool) -> Outcome {
     for (profile, k) in of.all() {
         rows.extend(ladder(profile, k, &of.noise, command)?);
     }
-    if json {
-        return Answer::json(&rows);
-    }
     let line = |row: &Rare| {
         [
             row.profile.to_owned(),
@@ -320,7 +323,6 @@ fn rare(of: &Codes, command: &Command, json: bool) -> Outcome {
             format!("{:.1e} to {:.1e}", row.low, row.high),
         ]
     };
-    let lines: Vec<_> = rows.iter().map(line).collect();
     let header = [
         "PROFILE",
         "K",
@@ -329,7 +331,7 @@ fn rare(of: &Codes, command: &Command, json: bool) -> Outcome {
         "FAILURES",
         "95 % INTERVAL",
     ];
-    Ok(Answer::text(output::table(header, &lines)))
+    shown(&rows, json, header, line)
 }
 
 /// The rungs of one code that three runs or more have reached.
@@ -413,9 +415,6 @@ fn entropy(only: Option<Profile>, json: bool) -> Outcome {
             });
         }
     }
-    if json {
-        return Answer::json(&rows);
-    }
     let line = |row: &Entropy| {
         [
             row.profile.to_owned(),
@@ -426,7 +425,6 @@ fn entropy(only: Option<Profile>, json: bool) -> Outcome {
             if row.enough { "yes" } else { "refused" }.to_owned(),
         ]
     };
-    let lines: Vec<_> = rows.iter().map(line).collect();
     let header = ["PROFILE", "ONES", "K", "BITS LOST", "BITS LEFT", "ENROLLED"];
-    Ok(Answer::text(output::table(header, &lines)))
+    shown(&rows, json, header, line)
 }
