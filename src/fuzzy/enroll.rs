@@ -5,6 +5,8 @@
 //! syndrome is made of a window for life: two enrolments of a biased response disclose more than one
 //! (Boyen, CCS 2004), so that [`refresh`](super::refresh) gives the same one again.
 
+use zeroize::Zeroizing;
+
 use super::bits::Bits;
 use super::health;
 use super::helper::{Header, Helper};
@@ -93,15 +95,15 @@ fn refuse(refusals: Vec<String>) -> Result<()> {
 struct Vote {
     /// The majority for each cell; the first reading where there is none.
     response: Secret,
-    /// A one for each cell that the readings differ in; public where it is used at all.
-    differing: Vec<u8>,
+    /// A one for each cell that the readings differ in; public only where the helper data say it.
+    differing: Zeroizing<Vec<u8>>,
 }
 
 /// Counts the readings. No branch and no address depends on a cell.
 fn vote(readings: &[Secret]) -> Vote {
     let first = readings.first().map(Secret::expose).unwrap_or_default();
     let mut response = Secret::new(first.to_vec());
-    let mut differing = vec![0; first.len()];
+    let mut differing = Zeroizing::new(vec![0; first.len()]);
     for (at, byte) in response.expose_mut().iter_mut().enumerate() {
         let column = || readings.iter().filter_map(|r| r.expose().get(at));
         // How many readings differ from the first in each of the byte's cells.
