@@ -11,6 +11,7 @@ pub mod error;
 mod files;
 pub mod fork;
 pub mod fuzzy;
+pub mod identity;
 pub mod key;
 pub mod provider;
 pub mod secret;

@@ -43,6 +43,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error", "secret", "key", "files", "provider", "store", "token", "service",
         ],
     ),
+    (
+        "identity",
+        &[
+            "error", "secret", "key", "files", "provider", "store", "token",
+        ],
+    ),
 ];
 
 /// What the module's files below all others may import: each other.
