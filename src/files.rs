@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::process::{Gid, geteuid};
+use rustix::process::{Gid, Uid, geteuid};
 
 use crate::error::{Error, Result};
 use crate::secret::Secret;
@@ -27,13 +27,18 @@ const LOCK_DEADLINE: Duration = Duration::from_secs(10);
 /// Start of the names of files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// A directory that only its owner (and whom the owner's group lets read) may enter.
+/// A directory that only its owner, and root, can write.
 #[derive(Debug)]
 pub(crate) struct Dir {
     fd: OwnedFd,
     stat: Stat,
     path: PathBuf,
+    keeper: Keeper,
 }
+
+/// The user, beside root and ourselves, whose files are trusted: the system's key service keeps its
+/// tokens under a user of its own.
+pub(crate) type Keeper = Option<u32>;
 
 /// What tells one state of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,15 +68,21 @@ impl Stamp {
 impl Dir {
     /// Opens a directory and checks its owner and mode.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        Dir::kept(path, None)
+    }
+
+    /// Opens a directory that may be the keeper's.
+    pub(crate) fn kept(path: &Path, keeper: Keeper) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| fs::open(path, flags, Mode::empty()))
             .map_err(|e| cannot_open(path, e))?;
         let stat = fs::fstat(&fd).map_err(|e| failed("reading the state of", path, e))?;
-        check_owner_and_mode(path, &stat)?;
+        check_kept(path, &stat, keeper)?;
         Ok(Dir {
             fd,
             stat,
             path: path.to_owned(),
+            keeper,
         })
     }
 
@@ -137,7 +148,7 @@ impl Dir {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(refused(&path, "not a regular file"));
         }
-        check_owner_and_mode(&path, &stat)?;
+        check_kept(&path, &stat, self.keeper)?;
         check(&stat)?;
         // Room for all of it at once: a buffer that grows would leave copies of a secret behind.
         let mut bytes = Vec::with_capacity(stat.st_size.clamp(0, MAX_FILE as i64) as usize + 1);
@@ -156,6 +167,19 @@ impl Dir {
     /// With `replace` unset an existing entry is [`Error::Exists`]. What would be too long to be read
     /// again is [`Error::BadInput`].
     pub(crate) fn write(&self, name: &str, contents: &[u8], replace: bool) -> Result<()> {
+        self.write_as(name, contents, replace, self.private_mode())
+    }
+
+    /// Writes an entry that is no secret: whoever may look into the directory may read it.
+    pub(crate) fn write_public(&self, name: &str, contents: &[u8], replace: bool) -> Result<()> {
+        let all = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+        match self.stat.st_mode & 0o055 {
+            0o055 => self.write_as(name, contents, replace, all),
+            _ => self.write(name, contents, replace),
+        }
+    }
+
+    fn write_as(&self, name: &str, contents: &[u8], replace: bool, mode: Mode) -> Result<()> {
         if contents.len() as u64 >= MAX_FILE {
             return Err(Error::input(format!(
                 "{} bytes are too long for a file of a token",
@@ -164,7 +188,7 @@ impl Dir {
         }
         let temporary = temporary_name()?;
         let written = self
-            .write_new(&temporary, contents)
+            .write_new(&temporary, contents, mode)
             .and_then(|()| self.rename(&temporary, name, replace));
         if written.is_err() {
             // The name is ours alone; that it may not exist is fine.
@@ -219,15 +243,15 @@ impl Dir {
         }
     }
 
-    fn write_new(&self, name: &str, contents: &[u8]) -> Result<()> {
+    fn write_new(&self, name: &str, contents: &[u8], mode: Mode) -> Result<()> {
         let path = self.path(name);
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR))
             .map_err(|e| failed("creating", &path, e))?;
+        let mode = self.give(&fd, mode);
         // Exactly so, whatever the umask took away.
-        fs::fchmod(&fd, self.file_mode(&fd))
-            .map_err(|e| failed("setting the mode of", &path, e))?;
+        fs::fchmod(&fd, mode).map_err(|e| failed("setting the mode of", &path, e))?;
         let mut file = std::fs::File::from(fd);
         file.write_all(contents)
             .and_then(|()| file.sync_all())
@@ -235,12 +259,23 @@ impl Dir {
     }
 
     /// 0600; and where the directory is open to its group and to nobody else, so are its files.
-    fn file_mode(&self, file: &OwnedFd) -> Mode {
-        let shared = self.stat.st_mode & 0o044 == 0o040;
+    fn private_mode(&self) -> Mode {
+        match self.stat.st_mode & 0o044 {
+            0o040 => Mode::RUSR | Mode::WUSR | Mode::RGRP,
+            _ => Mode::RUSR | Mode::WUSR,
+        }
+    }
+
+    /// Gives a new file to the directory's owner and group, where we may; a group that is not the
+    /// directory's gets nothing.
+    fn give(&self, file: &OwnedFd, mode: Mode) -> Mode {
+        let owner = Uid::from_raw(self.stat.st_uid);
+        let owner = (owner != geteuid()).then_some(owner);
         let group = Gid::from_raw(self.stat.st_gid);
-        match shared && fs::fchown(file, None, Some(group)).is_ok() {
-            true => Mode::RUSR | Mode::WUSR | Mode::RGRP,
-            false => Mode::RUSR | Mode::WUSR,
+        match fs::fchown(file, owner, Some(group)) {
+            Ok(()) => mode,
+            Err(_) if mode.contains(Mode::ROTH) => mode,
+            Err(_) => mode - Mode::RGRP,
         }
     }
 
@@ -274,9 +309,9 @@ pub(crate) struct WriteLock {
     _fd: OwnedFd,
 }
 
-/// Makes a directory of mode 0700, whatever the umask, with its parents, which the group cannot
-/// write, whatever the umask.
-pub(crate) fn make_dir(path: &Path) -> Result<()> {
+/// Makes a directory of mode 0700, or 0755 where all may look into it, with its parents, which the
+/// group cannot write, whatever the umask.
+pub(crate) fn make_dir(path: &Path, open: bool) -> Result<()> {
     if let Some(parent) = path.parent() {
         DirBuilder::new()
             .recursive(true)
@@ -285,6 +320,8 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
             .map_err(|e| Error::io(format!("creating {}", parent.display()), e))?;
     }
     match fs::mkdir(path, Mode::RWXU) {
+        Ok(()) if open => fs::chmod(path, Mode::from_raw_mode(0o755))
+            .map_err(|e| failed("setting the mode of", path, e)),
         Ok(()) => Ok(()),
         Err(Errno::EXIST) => Err(Error::Exists(path.display().to_string())),
         Err(e) => Err(failed("creating", path, e)),
@@ -309,17 +346,22 @@ pub(crate) fn stem<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
 
 /// Refuses what belongs to another user than us and root, and what others can write.
 pub(crate) fn check_owner_and_mode(path: &Path, stat: &Stat) -> Result<()> {
-    match objection(path, stat, geteuid().as_raw()) {
+    check_kept(path, stat, None)
+}
+
+/// Refuses what belongs to another user than us, root and the keeper, and what others can write.
+pub(crate) fn check_kept(path: &Path, stat: &Stat, keeper: Keeper) -> Result<()> {
+    match objection(path, stat, geteuid().as_raw(), keeper) {
         Some(reason) => Err(refused(path, &reason)),
         None => Ok(()),
     }
 }
 
 /// What is wrong with owner or mode for a process of user `us`, and what to do about it.
-fn objection(path: &Path, stat: &Stat, us: u32) -> Option<String> {
+fn objection(path: &Path, stat: &Stat, us: u32, keeper: Keeper) -> Option<String> {
     let path = path.display();
     let owner = stat.st_uid;
-    if owner != us && owner != 0 {
+    if owner != us && owner != 0 && Some(owner) != keeper {
         return Some(format!(
             "belongs to user {owner}, who could change it; run as that user, or chown {us} {path}"
         ));
@@ -435,15 +477,17 @@ mod tests {
     fn the_owner_is_checked() {
         let (home, _) = made();
         let mut stat = fs::stat(home.path()).unwrap();
-        for (owner, us, refused) in [
-            (1000, 1000, false),
-            (0, 1000, false),
-            (0, 0, false),
-            (1000, 1001, true),
-            (1000, 0, true),
+        for (owner, us, keeper, refused) in [
+            (1000, 1000, None, false),
+            (0, 1000, None, false),
+            (0, 0, None, false),
+            (1000, 1001, None, true),
+            (1000, 0, None, true),
+            (1000, 1001, Some(1000), false),
+            (1000, 1001, Some(1002), true),
         ] {
             stat.st_uid = owner;
-            let objects = objection(home.path(), &stat, us).is_some();
+            let objects = objection(home.path(), &stat, us, keeper).is_some();
             assert_eq!(objects, refused, "{owner} read by {us}");
         }
     }

@@ -23,7 +23,7 @@ pub use record::{KeyRecord, TokenRecord};
 pub use writer::Writer;
 
 use crate::error::{Error, Result};
-use crate::files::{Dir, Stamp, TEMPORARY, make_dir, stem, temporary_name};
+use crate::files::{Dir, Keeper, Stamp, TEMPORARY, make_dir, stem, temporary_name};
 
 /// Name of the file that makes a directory a token.
 const TOKEN: &str = "token";
@@ -144,6 +144,7 @@ impl Listing {
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    keeper: Keeper,
     token: TokenRecord,
     cache: Mutex<Cache>,
 }
@@ -166,11 +167,17 @@ enum Parsed {
 impl Store {
     /// Opens a token's directory and reads its record, after checking owner and mode of both.
     pub fn open(dir: &Path) -> Result<Self> {
-        let (bytes, _) = Dir::open(dir)?.read(TOKEN)?;
+        Store::kept(dir, None)
+    }
+
+    /// Opens a token's directory that may belong to the user `keeper`, beside us and root.
+    pub fn kept(dir: &Path, keeper: Option<u32>) -> Result<Self> {
+        let (bytes, _) = Dir::kept(dir, keeper)?.read(TOKEN)?;
         let path = dir.join(TOKEN);
         Ok(Store {
             token: TokenRecord::parse(text(&bytes, &path)?, &path)?,
             dir: dir.to_owned(),
+            keeper,
             cache: Mutex::default(),
         })
     }
@@ -181,19 +188,28 @@ impl Store {
     /// # Errors
     /// [`Error::Exists`] where there is a directory already.
     pub fn create(dir: &Path, prepare: impl FnOnce(&Path) -> Result<TokenRecord>) -> Result<Self> {
+        Store::create_as(dir, false, prepare)
+    }
+
+    /// As [`Store::create`]; what is public in an `open` one, all users may read.
+    pub(crate) fn create_as(
+        dir: &Path,
+        open: bool,
+        prepare: impl FnOnce(&Path) -> Result<TokenRecord>,
+    ) -> Result<Self> {
         if dir.symlink_metadata().is_ok() {
             return Err(Error::Exists(dir.display().to_string()));
         }
         let nowhere = || Error::input(format!("{} cannot be a directory", dir.display()));
         let parent = dir.parent().ok_or_else(nowhere)?;
         let draft = parent.join(temporary_name()?);
-        make_dir(&draft)?;
+        make_dir(&draft, open)?;
         clear_drafts(parent);
         let made = prepare(&draft)
             .and_then(|record| {
                 let name = draft.join(TOKEN);
                 TokenRecord::parse(&record.encode()?, &name)?;
-                Dir::open(&draft)?.write(TOKEN, record.encode()?.as_bytes(), false)
+                Dir::open(&draft)?.write_public(TOKEN, record.encode()?.as_bytes(), false)
             })
             .and_then(|()| publish(&draft, dir));
         if made.is_err() {
@@ -226,7 +242,7 @@ impl Store {
     /// All public objects as they are now. Costs one look at the directory where nothing changed.
     pub fn list(&self) -> Result<Arc<Listing>> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = Dir::open(&self.dir)?;
+        let dir = Dir::kept(&self.dir, self.keeper)?;
         if cache.settled != Some(dir.stamp()) || cache.certificates_changed(&dir) {
             cache.refresh(&dir)?;
         }
@@ -247,7 +263,7 @@ impl Store {
 
     /// What a file holds now; `None` where there is none.
     fn now<T>(&self, name: &str, parse: impl Fn(&str, &Path) -> Result<T>) -> Result<Option<T>> {
-        let dir = Dir::open(&self.dir)?;
+        let dir = Dir::kept(&self.dir, self.keeper)?;
         match dir.read(name) {
             Ok((bytes, _)) => {
                 let path = dir.path(name);
@@ -260,7 +276,7 @@ impl Store {
 
     /// Keeps other writers out until the result is dropped.
     pub fn writer(&self) -> Result<Writer> {
-        Writer::at(&self.dir)
+        Writer::kept(&self.dir, self.keeper)
     }
 }
 

@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 
 use super::{Certificate, KeyRecord, ObjectId, PinRecord, Role, TOKEN, TokenRecord};
 use crate::error::{Error, Result};
-use crate::files::{Dir, WriteLock};
+use crate::files::{Dir, Keeper, WriteLock};
 
 /// A store that nobody else writes to: what was listed since it was made is still so.
 #[derive(Debug)]
@@ -19,7 +19,12 @@ pub struct Writer {
 impl Writer {
     /// Waits for other writers to a token's directory and keeps them out.
     pub(crate) fn at(path: &Path) -> Result<Self> {
-        let dir = Dir::open(path)?;
+        Writer::kept(path, None)
+    }
+
+    /// As [`Writer::at`], of a directory that may be the keeper's.
+    pub(super) fn kept(path: &Path, keeper: Keeper) -> Result<Self> {
+        let dir = Dir::kept(path, keeper)?;
         let lock = dir.lock()?;
         Ok(Writer { dir, _lock: lock })
     }
@@ -82,7 +87,7 @@ impl Writer {
         let contents = pin.encode(mac_key)?;
         let name = pin.role.pin_file();
         PinRecord::parse(&contents, pin.role, Path::new(&name)).map_err(unreadable)?;
-        self.dir.write(&name, contents.as_bytes(), true)?;
+        self.dir.write_public(&name, contents.as_bytes(), true)?;
         match self.dir.read(&pin.role.tries_file()) {
             Err(Error::NotFound(_)) => Ok(()),
             Ok((tries, _)) if tries == super::pin::encode_tries(0)?.as_bytes() => Ok(()),
@@ -105,7 +110,7 @@ impl Writer {
     pub fn put_tries(&self, role: Role, used: u32) -> Result<()> {
         let contents = super::pin::encode_tries(used)?;
         self.dir
-            .write(&role.tries_file(), contents.as_bytes(), true)
+            .write_public(&role.tries_file(), contents.as_bytes(), true)
     }
 
     /// Writes the token's own record anew.
@@ -135,7 +140,7 @@ impl Writer {
         if replace && self.dir.entry_stamp(name).is_none() {
             return Err(Error::NotFound(self.dir.path(name).display().to_string()));
         }
-        self.dir.write(name, contents.as_bytes(), replace)
+        self.dir.write_public(name, contents.as_bytes(), replace)
     }
 }
 

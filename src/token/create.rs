@@ -44,10 +44,15 @@ pub struct Pins<'a> {
 impl LocalToken {
     /// Makes a token: prepares the device, tests what it can do and writes the token's record.
     pub fn create(back_end: &BackEnd, request: &TokenRequest<'_>) -> Result<Self> {
+        LocalToken::create_as(back_end, request, false)
+    }
+
+    /// As [`LocalToken::create`]; of an `open` one all users may read what is public.
+    pub fn create_as(back_end: &BackEnd, request: &TokenRequest<'_>, open: bool) -> Result<Self> {
         super::check_label(request.label)?;
         request.pins.as_ref().map_or(Ok(()), Pins::check)?;
         back_end.check_settings(&request.settings)?;
-        let store = Store::create(request.dir, |dir| {
+        let store = Store::create_as(request.dir, open, |dir| {
             let place = Place {
                 dir,
                 settings: &request.settings,
