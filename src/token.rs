@@ -7,10 +7,10 @@ mod create;
 mod login;
 mod pin;
 mod secret;
+mod shared;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use once_cell::sync::OnceCell;
 use serde::{Deserialize, Serialize};
@@ -24,13 +24,14 @@ pub use crate::store::record::MAX_NAME;
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
-use crate::provider::{BackEnd, Key, KeyAuth, Place, Provider, Sealing, Settings};
+use crate::provider::{BackEnd, Key, KeyAuth, Place, Sealing, Settings};
 use crate::secret::Secret;
 use crate::store::record::check_names;
 use crate::store::{Certificate, KeyRecord, ObjectId, Role, Store};
 
 use login::Logins;
 use secret::TokenSecret;
+use shared::{OpenKeys, Shared};
 
 /// A token as front ends see it.
 ///
@@ -102,19 +103,12 @@ impl Names {
     }
 }
 
-/// A token whose provider runs in this process.
+/// A token whose provider runs in this process: one view of it, with a login of its own.
 pub struct LocalToken {
-    store: Store,
-    provider: Arc<dyn Provider>,
-    /// The secret of a token without PINs.
-    secret: OnceCell<Option<Arc<TokenSecret>>>,
-    /// Who gave the PIN of one that has PINs.
+    shared: Arc<Shared>,
+    /// Who gave the PIN of a token that has PINs.
     logins: Logins,
-    /// Keys in use, each with the record that it was opened from.
-    open: Mutex<HashMap<ObjectId, OpenKey>>,
 }
-
-type OpenKey = (Vec<u8>, Arc<dyn Key>);
 
 impl LocalToken {
     /// Opens a token. Touches no device.
@@ -125,38 +119,65 @@ impl LocalToken {
             binding: store.token().binding.as_deref(),
         };
         let provider = (back_end.open)(&place)?;
-        Ok(LocalToken {
+        let shared = Shared {
             store,
             provider,
             secret: OnceCell::new(),
+            keys: OpenKeys::default(),
+        };
+        Ok(LocalToken {
+            shared: Arc::new(shared),
             logins: Logins::default(),
-            open: Mutex::default(),
         })
+    }
+
+    /// Another view of the same token, for another client: nobody is logged in to it, and nobody
+    /// sees what wrong PINs were given to the others.
+    ///
+    /// Views share the device and the keys that are open, so that it costs nothing more when
+    /// another one signs. On a token with PINs they do so while they are logged in; with the last
+    /// login the keys are closed. A reset through one view ends the logins of all.
+    pub fn view(&self) -> LocalToken {
+        LocalToken {
+            shared: self.shared.clone(),
+            logins: Logins::default(),
+        }
     }
 
     /// What MACs and auths are made of; `None` on a token that has neither.
     ///
     /// # Errors
-    /// [`Error::LoginRequired`] unless the user of a token with PINs is logged in.
+    /// [`Error::LoginRequired`] unless the user of a token with PINs is logged in, and the token was
+    /// not reset since.
     fn secret(&self) -> Result<Option<Arc<TokenSecret>>> {
-        if self.store.token().pin {
-            return self.logins.secret(Role::User).map(Some);
+        if !self.store().token().pin {
+            let secret = &self.shared.secret;
+            return secret.get_or_try_init(|| self.unseal()).cloned();
         }
-        self.secret.get_or_try_init(|| self.unseal()).cloned()
+        let secret = self.logins.secret(Role::User)?;
+        self.honoured(&secret)?;
+        Ok(Some(secret))
+    }
+
+    fn honoured(&self, secret: &Arc<TokenSecret>) -> Result<()> {
+        match self.shared.keys.honours(secret) {
+            true => Ok(()),
+            false => Err(Error::LoginRequired),
+        }
     }
 
     /// The secret of a token without PINs; tried again after a failure.
     ///
     /// That a token has a secret is a fact of its back end: a record without it was cut.
     fn unseal(&self) -> Result<Option<Arc<TokenSecret>>> {
-        match (&self.store.token().secret, self.provider.sealing()) {
+        match (&self.store().token().secret, self.shared.provider.sealing()) {
             (Some(sealed), _) => {
-                let secret = self.provider.unseal(sealed, &KeyAuth::None)?;
+                let secret = self.shared.provider.unseal(sealed, &KeyAuth::None)?;
                 Ok(Some(Arc::new(TokenSecret::new(secret, false)?)))
             }
             (None, Sealing::Never | Sealing::UnderAuth) => Ok(None),
             (None, Sealing::Freely) => Err(Error::BadRecord {
-                path: self.store.dir().to_owned(),
+                path: self.store().dir().to_owned(),
                 reason: "the token's secret is missing from its record".to_owned(),
             }),
         }
@@ -164,12 +185,8 @@ impl LocalToken {
 
     /// The key of a record, opened at its first use, after the record's MAC was checked.
     fn key(&self, record: &KeyRecord) -> Result<Arc<dyn Key>> {
-        let known = |open: &HashMap<ObjectId, OpenKey>| {
-            let (blob, key) = open.get(&record.id)?;
-            (*blob == record.blob.bytes).then(|| key.clone())
-        };
         let secret = self.secret()?;
-        if let Some(key) = known(&self.open.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(key) = self.shared.keys.get(secret.as_ref(), record) {
             return Ok(key);
         }
         // The caller's record may be older than the key's deletion, or from before it was written.
@@ -179,35 +196,26 @@ impl LocalToken {
             record.check(secret.mac_key())?;
         }
         let key = self.open_key(&record, &auth(&secret, &record.id)?)?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(record.id.clone(), (record.blob.bytes.clone(), key.clone()));
-        Ok(key)
+        Ok(self.shared.keys.keep(secret.as_ref(), &record, key))
     }
 
     fn open_key(&self, record: &KeyRecord, auth: &KeyAuth) -> Result<Arc<dyn Key>> {
         let (public, usage) = (&record.public, record.usage);
-        let key = self.provider.open(&record.blob, public, usage, auth)?;
+        let key = self
+            .shared
+            .provider
+            .open(&record.blob, public, usage, auth)?;
         Ok(Arc::from(key))
     }
 
-    fn forget_all(&self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clear();
-    }
-
-    fn forget(&self, id: &ObjectId) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.remove(id);
-    }
-
     fn find(&self, id: &ObjectId) -> Result<Option<Arc<KeyRecord>>> {
-        Ok(self.store.list()?.key(id).cloned())
+        Ok(self.store().list()?.key(id).cloned())
     }
 }
 
 impl Token for LocalToken {
     fn store(&self) -> &Store {
-        &self.store
+        &self.shared.store
     }
 
     fn sign(&self, key: &KeyRecord, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>> {
@@ -234,19 +242,24 @@ impl Token for LocalToken {
         let secret = self.secret()?;
         let id = ObjectId::random()?;
         let auth = auth(&secret, &id)?;
-        let made = self.provider.generate(request.kind, request.usage, &auth)?;
+        let made = self
+            .shared
+            .provider
+            .generate(request.kind, request.usage, &auth)?;
         let names = request.names.clone();
         let cka_id = names.cka_id.unwrap_or_else(|| made.public.id());
         let label = names.label.unwrap_or_else(|| "key".to_owned());
         let record = KeyRecord::new(id, label, cka_id, request.usage, made.public, made.blob);
         let mac_key = secret.as_ref().map(|secret| secret.mac_key());
-        let stored = self
-            .store
-            .writer()
-            .and_then(|writer| writer.put_key(&record, mac_key, false));
+        let stored = self.store().writer().and_then(|writer| {
+            // Before another view's reset the device may have been long at it.
+            let guarding = secret.as_ref().filter(|secret| secret.guards_keys());
+            guarding.map_or(Ok(()), |secret| self.honoured(secret))?;
+            writer.put_key(&record, mac_key, false)
+        });
         if stored.is_err() {
             // The key was never announced; what the device kept of it is of no use.
-            let _ = self.provider.forget(&record.blob);
+            let _ = self.shared.provider.forget(&record.blob);
         }
         stored.map(|()| record)
     }
@@ -255,8 +268,8 @@ impl Token for LocalToken {
         let _inside = fork::enter();
         request.names.check()?;
         let mut certificate = Certificate::from_der(ObjectId::random_certificate()?, &request.der)?;
-        let writer = self.store.writer()?;
-        let known = self.store.list()?;
+        let writer = self.store().writer()?;
+        let known = self.store().list()?;
         if let Some(twin) = known.certificates.iter().find(|c| c.der == certificate.der) {
             return Err(Error::Exists(format!("certificate {}", twin.id)));
         }
@@ -269,8 +282,8 @@ impl Token for LocalToken {
     fn rename(&self, id: &ObjectId, names: &Names) -> Result<()> {
         let _inside = fork::enter();
         names.check()?;
-        let writer = self.store.writer()?;
-        let listing = self.store.list()?;
+        let writer = self.store().writer()?;
+        let listing = self.store().list()?;
         if let Some(key) = listing.key(id) {
             let secret = self.secret()?;
             let mac_key = secret.as_ref().map(|secret| secret.mac_key());
@@ -293,10 +306,10 @@ impl Token for LocalToken {
     fn delete(&self, id: &ObjectId) -> Result<()> {
         let _inside = fork::enter();
         let key = self.find(id)?;
-        self.store.writer()?.remove(id)?;
-        self.forget(id);
+        self.store().writer()?.remove(id)?;
+        self.shared.keys.forget(id);
         match key {
-            Some(key) => self.provider.forget(&key.blob),
+            Some(key) => self.shared.provider.forget(&key.blob),
             None => Ok(()),
         }
     }
@@ -305,8 +318,8 @@ impl Token for LocalToken {
 impl fmt::Debug for LocalToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalToken")
-            .field("dir", &self.store.dir())
-            .field("provider", &self.provider)
+            .field("dir", &self.store().dir())
+            .field("provider", &self.shared.provider)
             .finish_non_exhaustive()
     }
 }

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::hmac;
 
-use super::LocalToken;
 use super::pin::{Pin, new_stretch};
 use super::secret::TokenSecret;
+use super::{LocalToken, Token};
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::provider::{KeyAuth, Sealing, Tries};
@@ -86,9 +86,11 @@ impl PinState {
 /// Who is logged in, and what was tried.
 #[derive(Default)]
 pub(super) struct Logins {
-    now: Mutex<Option<(Role, Arc<TokenSecret>)>>,
+    now: Mutex<Option<LoggedIn>>,
     wrong: Mutex<Option<Wrong>>,
 }
+
+type LoggedIn = (Role, Arc<TokenSecret>);
 
 /// The last wrong PIN, by a digest under a key of this process.
 struct Wrong {
@@ -106,8 +108,10 @@ impl Logins {
         }
     }
 
-    fn set(&self, login: Option<(Role, Arc<TokenSecret>)>) {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = login;
+    /// Puts a login in the place of the one before, which it gives.
+    fn replace(&self, login: Option<LoggedIn>) -> Option<LoggedIn> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *now, login)
     }
 
     fn was_wrong(&self, record: &PinRecord, pin: &Pin) -> bool {
@@ -138,15 +142,17 @@ impl Login for LocalToken {
     fn login(&self, role: Role, pin: &Pin, last_try: bool) -> Result<()> {
         let _inside = fork::enter();
         let secret = self.unlock(&self.pin(role)?, pin, last_try)?;
-        self.forget_all();
-        self.logins.set(Some((role, Arc::new(secret))));
+        let secret = match role {
+            Role::User => self.shared.keys.join(secret),
+            Role::So => Arc::new(secret),
+        };
+        self.enter(Some((role, secret)));
         Ok(())
     }
 
     fn logout(&self) -> Result<()> {
         let _inside = fork::enter();
-        self.logins.set(None);
-        self.forget_all();
+        self.enter(None);
         Ok(())
     }
 
@@ -169,7 +175,7 @@ impl Login for LocalToken {
         so.check(secret.mac_key())
             .map_err(|_| Error::LoginRequired)?;
         let tries = so.tries;
-        let old = self.store.pin(Role::User)?;
+        let old = self.store().pin(Role::User)?;
         let mut record = self.sealed(Role::User, new, tries, &secret)?;
         record.to_be_changed = to_be_changed;
         self.replace_pin(old.as_ref(), record, &secret)
@@ -178,10 +184,10 @@ impl Login for LocalToken {
     fn tries(&self, role: Role) -> Result<Tries> {
         let _inside = fork::enter();
         let record = self.pin(role)?;
-        if let Some(tries) = self.provider.tries(&record.sealed)? {
+        if let Some(tries) = self.shared.provider.tries(&record.sealed)? {
             return Ok(tries);
         }
-        let used = self.store.tries_used(role)?;
+        let used = self.store().tries_used(role)?;
         Ok(Tries {
             left: record.tries.saturating_sub(used),
             of: record.tries,
@@ -196,7 +202,7 @@ impl Login for LocalToken {
         super::check_label(label)?;
         let record = self.pin(Role::So)?;
         self.unlock(&record, so, false)?;
-        self.logins.set(None);
+        self.enter(None);
         self.erase()?;
         let secret = TokenSecret::fresh()?;
         self.replace_pin(
@@ -204,18 +210,27 @@ impl Login for LocalToken {
             self.sealed(Role::So, so, record.tries, &secret)?,
             &secret,
         )?;
-        let mut token = self.store.token().clone();
+        // Who logged in meanwhile has the secret of before.
+        self.shared.keys.revoke();
+        let mut token = self.store().token().clone();
         token.label = label.to_owned();
-        self.store.writer()?.put_token(&token)
+        self.store().writer()?.put_token(&token)
     }
 }
 
 impl LocalToken {
+    /// Puts a login in the place of the one before.
+    fn enter(&self, login: Option<LoggedIn>) {
+        if let Some((Role::User, before)) = self.logins.replace(login) {
+            self.shared.keys.leave(&before);
+        }
+    }
+
     fn pin(&self, role: Role) -> Result<PinRecord> {
-        if !self.store.token().pin {
+        if !self.store().token().pin {
             return Err(Error::unsupported("PINs, on a token that was made without"));
         }
-        self.store.pin(role)?.ok_or(Error::PinNotSet)
+        self.store().pin(role)?.ok_or(Error::PinNotSet)
     }
 
     /// The token's secret, for a right PIN.
@@ -228,8 +243,8 @@ impl LocalToken {
                 },
             });
         }
-        let auth = pin.stretch(&record.stretch, record.role, &self.store.token().serial)?;
-        let unsealed = match self.provider.sealing() {
+        let auth = pin.stretch(&record.stretch, record.role, &self.store().token().serial)?;
+        let unsealed = match self.shared.provider.sealing() {
             Sealing::UnderAuth => self.unseal_by_device(record, &auth, last_try),
             Sealing::Never | Sealing::Freely => self.unseal_counted(record, &auth),
         };
@@ -243,8 +258,8 @@ impl LocalToken {
 
     /// Unseals by a device that does not count: the try is on the disk before.
     fn unseal_counted(&self, record: &PinRecord, auth: &KeyAuth) -> Result<Secret> {
-        let counter = unless_read_only(self.store.writer())?;
-        let used = self.store.tries_used(record.role)?;
+        let counter = unless_read_only(self.store().writer())?;
+        let used = self.store().tries_used(record.role)?;
         if record.locked_after(used) {
             return Err(Error::PinLocked);
         }
@@ -253,7 +268,7 @@ impl LocalToken {
             None => Ok(None),
         };
         let counted = count(used + 1)?.is_some();
-        match self.provider.unseal(&record.sealed, auth) {
+        match self.shared.provider.unseal(&record.sealed, auth) {
             Ok(secret) => count(0).map(|_| secret),
             Err(Error::BadBlob) => {
                 let left = record.tries.saturating_sub(used + 1);
@@ -272,13 +287,13 @@ impl LocalToken {
         auth: &KeyAuth,
         last_try: bool,
     ) -> Result<Secret> {
-        let before = self.provider.tries(&record.sealed)?;
+        let before = self.shared.provider.tries(&record.sealed)?;
         let left = before.map_or(u32::MAX, |tries| tries.left);
         if left == 0 || (left == 1 && !last_try) {
             self.mirror(record, left);
             return Err(Error::PinLocked);
         }
-        let unsealed = self.provider.unseal(&record.sealed, auth);
+        let unsealed = self.shared.provider.unseal(&record.sealed, auth);
         match &unsealed {
             Ok(_) => self.mirror(record, record.tries),
             Err(Error::WrongPin { tries_left }) => self.mirror(record, tries_left.unwrap_or(left)),
@@ -292,11 +307,11 @@ impl LocalToken {
     /// be written harms nobody: the device goes by its own count.
     fn mirror(&self, record: &PinRecord, left: u32) {
         let used = record.tries.saturating_sub(left);
-        if self.store.tries_used(record.role).ok() == Some(used) {
+        if self.store().tries_used(record.role).ok() == Some(used) {
             return;
         }
         if let Err(e) = self
-            .store
+            .store()
             .writer()
             .and_then(|writer| writer.put_tries(record.role, used))
         {
@@ -305,13 +320,13 @@ impl LocalToken {
     }
 
     fn tries_known(&self, record: &PinRecord) -> Result<u32> {
-        let used = self.store.tries_used(record.role)?;
+        let used = self.store().tries_used(record.role)?;
         Ok(record.tries.saturating_sub(used))
     }
 
     fn sealed(&self, role: Role, pin: &Pin, tries: u32, secret: &TokenSecret) -> Result<PinRecord> {
-        let serial = &self.store.token().serial;
-        seal_pin(&*self.provider, role, pin, tries, serial, secret)
+        let serial = &self.store().token().serial;
+        seal_pin(&*self.shared.provider, role, pin, tries, serial, secret)
     }
 
     /// Puts a PIN in the place of another one; nothing is left of the one that loses.
@@ -322,16 +337,16 @@ impl LocalToken {
         secret: &TokenSecret,
     ) -> Result<()> {
         let written = self
-            .store
+            .store()
             .writer()
             .and_then(|writer| writer.put_pin(&new, secret.mac_key()));
         // It may have been written all the same, and not be synced.
-        let loser = match self.store.pin(new.role)? {
+        let loser = match self.store().pin(new.role)? {
             Some(there) if there.sealed == new.sealed => old,
             _ => Some(&new),
         };
         if let Some(loser) = loser
-            && let Err(e) = self.provider.forget(&loser.sealed)
+            && let Err(e) = self.shared.provider.forget(&loser.sealed)
         {
             log::warn!("the device keeps what the old PIN was checked by: {e}");
         }
@@ -340,16 +355,22 @@ impl LocalToken {
 
     /// Deletes all objects and the user's PIN.
     fn erase(&self) -> Result<()> {
-        self.forget_all();
-        let writer = self.store.writer()?;
-        let listing = self.store.list()?;
+        self.shared.keys.revoke();
+        let writer = self.store().writer()?;
+        let listing = self.store().list()?;
         writer.clear()?;
         for key in &listing.keys {
-            self.provider.forget(&key.blob)?;
+            self.shared.provider.forget(&key.blob)?;
         }
-        let user = self.store.pin(Role::User)?;
+        let user = self.store().pin(Role::User)?;
         writer.remove_pin(Role::User)?;
-        user.map_or(Ok(()), |user| self.provider.forget(&user.sealed))
+        user.map_or(Ok(()), |user| self.shared.provider.forget(&user.sealed))
+    }
+}
+
+impl Drop for LocalToken {
+    fn drop(&mut self) {
+        self.enter(None);
     }
 }
 

@@ -1,5 +1,6 @@
 //! A token's secret and what is made of it: the key of its records' MACs and its keys' auths.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{hkdf, hmac};
 
 use crate::error::Result;
@@ -42,6 +43,16 @@ impl TokenSecret {
     /// The key that the MACs of the token's records are made with.
     pub(super) fn mac_key(&self) -> &hmac::Key {
         &self.mac_key
+    }
+
+    /// Whether keys have an auth of it.
+    pub(super) fn guards_keys(&self) -> bool {
+        self.guards_keys
+    }
+
+    /// Whether it is the same secret, in constant time.
+    pub(super) fn equals(&self, other: &TokenSecret) -> bool {
+        verify_slices_are_equal(self.secret.expose(), other.secret.expose()).is_ok()
     }
 
     /// What authorises the key with this id.

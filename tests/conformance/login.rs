@@ -44,7 +44,7 @@ pub(crate) fn login_is_wanted(fresh: Fresh, open: Open) {
     }
 }
 
-/// Seen to fail without `forget_all` in `logout`, and without `set(None)`.
+/// Seen to fail with `logout` doing nothing.
 pub(crate) fn login_opens_and_logout_closes(fresh: Fresh, open: Open) {
     let Some(device) = with_pin_token(fresh) else {
         return;

@@ -195,7 +195,7 @@ pub(crate) fn certificates_are_kept(fresh: Fresh, open: Open) {
     assert!(matches!(bad, Err(Error::BadInput(_))), "{bad:?}");
 }
 
-/// Seen to fail with `self.forget(id)` taken out of `LocalToken::delete`, and with the caller's record
+/// Seen to fail with `keys.forget` taken out of `LocalToken::delete`, and with the caller's record
 /// where `self.find` finds none in `LocalToken::key`.
 pub(crate) fn what_is_deleted_is_gone(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
