@@ -6,6 +6,7 @@
 
 mod file;
 mod merged;
+mod reach;
 
 use std::env;
 use std::io::ErrorKind;
@@ -16,13 +17,14 @@ use file::NamedToken;
 pub use file::Setting;
 use merged::Merged;
 pub use merged::Offer;
+pub use reach::{Links, Reach, Service};
 use rustix::fs::stat;
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::files::check_owner_and_mode;
+use crate::files::check_kept;
 use crate::provider::{BackEnd, Settings};
-use crate::service::{Link, RemoteToken, TokenPlace, open_store};
+use crate::service::{Accounts, RemoteToken, Rules, TokenPlace, Who, open_store};
 use crate::store::Store;
 use crate::token::Token;
 
@@ -30,6 +32,12 @@ use crate::token::Token;
 const SYSTEM_CONFIG: &str = "/etc/devkey/devkey.toml";
 /// The system's store.
 const SYSTEM_STORE: &str = "/var/lib/devkey";
+/// Where the system's key service listens, unless the configuration says otherwise.
+const SYSTEM_SOCKET: &str = "/run/devkey/socket";
+/// The user that it runs as, unless the configuration says otherwise.
+const SYSTEM_USER: &str = "devkeyd";
+/// The group whose members may use the system's tokens, where the configuration says nothing of them.
+const SYSTEM_GROUP: &str = "devkey";
 /// The key service, unless the configuration names another.
 const DEVKEYD: &str = match option_env!("DEVKEY_DEVKEYD_PATH") {
     Some(path) => path,
@@ -99,8 +107,6 @@ pub struct Config {
     pub stores: Vec<PathBuf>,
     /// Path of the key service.
     pub devkeyd: PathBuf,
-    /// Socket of a key service that runs already (`devkeyd --listen`), instead of one's own.
-    pub socket: Option<PathBuf>,
     layers: Vec<Layer>,
 }
 
@@ -111,10 +117,14 @@ struct Layer {
     named: Vec<NamedToken>,
     /// Whether it is the user's own, and not the system's.
     own: bool,
+    /// Where the key service listens that serves what is its own.
+    socket: Option<PathBuf>,
+    /// The user that this service runs as.
+    keeper: Option<u32>,
 }
 
 /// A token that was found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FoundToken {
     /// Its name: that of its directory, or the one in the configuration.
     pub name: String,
@@ -126,6 +136,12 @@ pub struct FoundToken {
     pub own: bool,
     /// Whether programs see it only through a module that is named after it.
     pub alone: bool,
+    /// Whether it is used through the key service that listens.
+    pub service: Service,
+    /// Where that is.
+    pub reach: Reach,
+    /// Who may do what with it there.
+    pub rules: Rules,
 }
 
 impl Config {
@@ -138,7 +154,6 @@ impl Config {
             files: Vec::new(),
             stores: Vec::new(),
             devkeyd: PathBuf::from(DEVKEYD),
-            socket: None,
             layers: Vec::new(),
         };
         if let Some(only) = &environment.config {
@@ -150,7 +165,7 @@ impl Config {
         let store = store.map(|home| home.join("devkey"));
         match environment.user_config() {
             Some(user) => config.read_if_there(&user, store, true)?,
-            None => config.add(store, Vec::new(), true),
+            None => config.add(store, file::Parsed::default(), true),
         }
         Ok(config)
     }
@@ -160,14 +175,15 @@ impl Config {
     pub fn tokens(&self) -> Vec<FoundToken> {
         let mut all = self.merged();
         for layer in &self.layers {
-            for (name, dir) in layer.store.iter().flat_map(|store| token_dirs(store)) {
+            let dirs = |store: &PathBuf| token_dirs(store, layer.keeper);
+            for (name, dir) in layer.store.iter().flat_map(dirs) {
                 if !all.iter().any(|known| known.token.dir == dir) {
                     all.push(Merged::found(name, dir, layer.own));
                 }
             }
         }
         let there = all.into_iter().filter(|one| one.enabled && !one.is_offer());
-        there.map(|one| one.token).collect()
+        there.map(|one| self.placed(one.token)).collect()
     }
 
     /// The places where the configuration lets clients of the module make a token, and where none
@@ -175,7 +191,40 @@ impl Config {
     pub fn offers(&self) -> Vec<Offer> {
         let all = self.merged().into_iter();
         let offers = all.filter(|one| one.enabled && one.is_offer());
-        offers.map(Offer::from).collect()
+        let placed = offers.map(|one| {
+            let offer = Offer::from(one);
+            let token = self.placed(offer.token);
+            Offer { token, ..offer }
+        });
+        placed.collect()
+    }
+
+    /// A token with what the file says of the key service whose own it is: the system's for what
+    /// the system's file names and what is in its store.
+    fn placed(&self, mut token: FoundToken) -> FoundToken {
+        let owns = |layer: &&Layer| {
+            let dir = Some(&*token.dir);
+            let table = |table: &NamedToken| self.dir_of(layer, table).as_deref() == dir;
+            layer.named.iter().any(table) || layer.store.as_deref() == token.dir.parent()
+        };
+        let Some(layer) = self.layers.iter().find(owns) else {
+            return token;
+        };
+        let of_file = |table: &&NamedToken| self.dir_of(layer, table).as_ref() == Some(&token.dir);
+        let named = layer.named.iter().find(of_file);
+        let named = named.map(|table| table.name.clone());
+        let by_dir = || Some(token.dir.file_name()?.to_str()?.to_owned());
+        let system = !layer.own && layer.socket.as_deref() == Some(Path::new(SYSTEM_SOCKET));
+        token.reach = Reach {
+            socket: layer.socket.clone(),
+            named: !system && layer.socket.is_some(),
+            name: named.or_else(by_dir).unwrap_or_default(),
+            keeper: layer.keeper,
+        };
+        if !layer.own && token.rules.token.use_by.is_none() {
+            token.rules.token.use_by = Some(vec![Who::Group(SYSTEM_GROUP.to_owned())]);
+        }
+        token
     }
 
     /// What the tables say, those about the same directory joined.
@@ -205,8 +254,12 @@ impl Config {
 
     /// Why stores that are there are not used.
     pub fn unusable(&self) -> Vec<Error> {
-        let listed = |store: &PathBuf| check_store(store).and_then(|()| list(store)).err();
-        self.stores.iter().filter_map(listed).collect()
+        let unusable = |layer: &Layer| {
+            let store = layer.store.as_ref()?;
+            let usable = check_store(store, layer.keeper).and_then(|()| list(store));
+            usable.err()
+        };
+        self.layers.iter().filter_map(unusable).collect()
     }
 
     /// Where a new token of that name would live: where the configuration says and none is yet,
@@ -222,9 +275,48 @@ impl Config {
             return Ok(dir);
         }
         let nowhere = || Error::input("no place for a token: set HOME, or `store` in devkey.toml");
-        let store = self.stores.last().ok_or_else(nowhere)?;
-        check_store(store)?;
+        let mut stores = self.layers.iter().rev();
+        let place = stores.find_map(|layer| Some((layer.store.as_ref()?, layer.keeper)));
+        let (store, keeper) = place.ok_or_else(nowhere)?;
+        check_store(store, keeper)?;
         Ok(store.join(name))
+    }
+
+    /// A place of a new token of the system's, which its key service makes.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] where there is one of that name.
+    pub fn system_place(&self, name: &str) -> Result<FoundToken> {
+        check_name(name)?;
+        let system = self.layers.iter().find(|layer| layer.socket.is_some());
+        let nowhere =
+            || Error::input("no key service listens for this configuration: name its `socket`");
+        let layer = system.ok_or_else(nowhere)?;
+        let table = layer.named.iter().find(|table| table.name == name);
+        let placed = table.and_then(|table| table.directory.clone());
+        let nowhere = || Error::input("no place for a token: name a `store` in devkey.toml");
+        let in_store = || layer.store.as_ref().map(|store| store.join(name));
+        let dir = placed.or_else(in_store).ok_or_else(nowhere)?;
+        let mut token = Merged::found(name.to_owned(), dir, layer.own);
+        if let Some(table) = table {
+            token.heed(layer.own, table);
+        }
+        Ok(self.placed(token.token))
+    }
+
+    /// Whether a key service that `user` runs is one for others too: the system's, by its user.
+    pub fn is_served_by(&self, user: u32) -> bool {
+        let keeps = |layer: &Layer| layer.keeper == Some(user) || (!layer.own && user == 0);
+        self.layers.iter().any(keeps)
+    }
+
+    /// Sockets of key services that listen, as the configuration has them.
+    pub fn sockets(&self) -> Vec<&Path> {
+        let sockets = self
+            .layers
+            .iter()
+            .filter_map(|layer| layer.socket.as_deref());
+        sockets.collect()
     }
 
     fn tables(&self) -> impl Iterator<Item = (&Layer, &NamedToken)> {
@@ -243,9 +335,9 @@ impl Config {
         table
             .directory
             .clone()
-            .or_else(|| token_in(layer.store.as_deref()?, name))
+            .or_else(|| token_in(layer, name))
             .or_else(elsewhere)
-            .or_else(|| self.stores.iter().find_map(|store| token_in(store, name)))
+            .or_else(|| self.layers.iter().find_map(|layer| token_in(layer, name)))
             .or_else(|| {
                 let offered = table.initialise == Some(true);
                 offered.then(|| layer.store.as_ref().map(|store| store.join(name)))?
@@ -256,38 +348,56 @@ impl Config {
         match path.symlink_metadata() {
             Ok(_) => self.read(path, store, own),
             Err(_) => {
-                self.add(store, Vec::new(), own);
+                self.add(store, file::Parsed::default(), own);
                 Ok(())
             }
         }
     }
 
     fn read(&mut self, path: &Path, store: Option<PathBuf>, own: bool) -> Result<()> {
-        let parsed = file::read(path)?;
-        self.add(parsed.store.or(store), parsed.tokens, own);
-        self.devkeyd = parsed.devkeyd.unwrap_or(std::mem::take(&mut self.devkeyd));
-        self.socket = parsed.socket.or(self.socket.take());
+        let mut parsed = file::read(path)?;
+        self.devkeyd = parsed
+            .devkeyd
+            .take()
+            .unwrap_or(std::mem::take(&mut self.devkeyd));
         self.files.push(path.to_owned());
+        self.add(store, parsed, own);
         Ok(())
     }
 
-    fn add(&mut self, store: Option<PathBuf>, named: Vec<NamedToken>, own: bool) {
+    fn add(&mut self, store: Option<PathBuf>, parsed: file::Parsed, own: bool) {
+        let store = parsed.store.or(store);
         self.stores.extend(store.clone());
-        self.layers.push(Layer { store, named, own });
+        let system = |default: &str| (!own).then(|| default.to_owned());
+        // Nobody's tokens are looked at where there are none.
+        let there = || store.as_ref().is_some_and(|store| store.exists());
+        let user = parsed
+            .user
+            .or_else(|| system(SYSTEM_USER).filter(|_| there()));
+        self.layers.push(Layer {
+            store,
+            named: parsed.tokens,
+            own,
+            socket: parsed
+                .socket
+                .or_else(|| system(SYSTEM_SOCKET).map(PathBuf::from)),
+            keeper: user.and_then(|user| Accounts::read().user(&user)),
+        });
     }
 }
 
 impl FoundToken {
-    /// Opens the token: in this process where its back end is registered here, else through the
-    /// key service. Touches no device and starts no service.
-    pub fn open(&self, back_ends: &[BackEnd], link: &Arc<Link>) -> Result<Arc<dyn Token>> {
-        let store = Store::open(&self.dir)?;
+    /// Opens the token: in this process where its back end is registered here, else through a key
+    /// service. Touches no device and starts no service.
+    pub fn open(&self, back_ends: &[BackEnd], links: &Links) -> Result<Arc<dyn Token>> {
+        let store = Store::kept(&self.dir, self.reach.keeper)?;
         let place = self.place(store.token().settings.clone());
         let name = &store.token().back_end;
         let here = |known: &BackEnd| known.name == *name && !(known.service)(&place.settings);
-        match back_ends.iter().any(here) {
-            true => open_store(back_ends, store, &place),
-            false => Ok(Arc::new(RemoteToken::new(store, place, link.clone()))),
+        match links.to(self, back_ends.iter().any(here)) {
+            None => open_store(back_ends, store, &place),
+            Some((link, None)) => Ok(Arc::new(RemoteToken::new(store, place, link))),
+            Some((link, Some(name))) => Ok(Arc::new(RemoteToken::named(store, name, &place, link))),
         }
     }
 
@@ -327,23 +437,24 @@ pub fn check_name(name: &str) -> Result<()> {
 }
 
 /// Refuses a store that others could put a token into. One that is not there is none.
-fn check_store(store: &Path) -> Result<()> {
+fn check_store(store: &Path, keeper: Option<u32>) -> Result<()> {
     match stat(store) {
-        Ok(stat) => check_owner_and_mode(store, &stat),
+        Ok(stat) => check_kept(store, &stat, keeper),
         Err(Errno::NOENT) => Ok(()),
         Err(e) => Err(unreadable(store, e.into())),
     }
 }
 
 /// The token of that name in a store that may be used.
-fn token_in(store: &Path, name: &str) -> Option<PathBuf> {
+fn token_in(layer: &Layer, name: &str) -> Option<PathBuf> {
+    let store = layer.store.as_ref()?;
     let dir = store.join(name);
-    (check_store(store).is_ok() && Store::exists(&dir)).then_some(dir)
+    (check_store(store, layer.keeper).is_ok() && Store::exists(&dir)).then_some(dir)
 }
 
 /// A store's tokens, sorted. A store that cannot be used has none; it is said why.
-fn token_dirs(store: &Path) -> Vec<(String, PathBuf)> {
-    let listed = check_store(store).and_then(|()| list(store));
+fn token_dirs(store: &Path, keeper: Option<u32>) -> Vec<(String, PathBuf)> {
+    let listed = check_store(store, keeper).and_then(|()| list(store));
     let mut names = listed.unwrap_or_else(|e| {
         log::warn!("{e}");
         Vec::new()
@@ -379,7 +490,6 @@ mod tests {
     /// A system's and a user's configuration and store, with a token in each for each name.
     fn two(home: &Path, names: &[&str], system: &str, user: &str) -> Config {
         let mut config = Config {
-            socket: None,
             files: Vec::new(),
             stores: Vec::new(),
             devkeyd: PathBuf::new(),

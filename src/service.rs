@@ -11,6 +11,7 @@ mod listener;
 mod meet;
 mod program;
 pub mod protocol;
+mod rights;
 mod server;
 
 use std::collections::BTreeMap;
@@ -18,13 +19,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{RemoteToken, create_remote};
+pub use client::{RemoteToken, create_remote, make_remote};
 pub use link::{Launcher, Link};
-pub use listener::Listener;
-pub use server::{Creator, Opener, create_local, open_local, open_store, serve};
+pub use listener::{Audience, Listener};
+pub use rights::{Accounts, Grants, Ids, Right, Rules, Who};
+pub use server::{
+    AUDIT, Client, Granted, Private, Tokens, create_local, known, open_local, open_store,
+    open_views, serve,
+};
 
 use crate::error::Error;
 use crate::provider::{BadSetting, Origin, Settings};
+use crate::token::DEFAULT_TRIES;
 
 /// Where the token is that a private child is to open.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +53,34 @@ pub struct NewToken {
     pub back_end: String,
     /// Its label.
     pub label: String,
+}
+
+/// A token that a service which listens is to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// What the service shall call it.
+    pub name: String,
+    /// Its back end.
+    pub back_end: String,
+    /// Its label.
+    pub label: String,
+    /// Settings for its back end.
+    pub settings: Settings,
+    /// Wrong PINs in a row that lock either of its PINs, where it has PINs.
+    pub tries: u32,
+}
+
+impl Wanted {
+    /// One that a program asks for, which leaves the number of tries to us.
+    pub fn of_client(name: &str, back_end: &str, label: &str, settings: &Settings) -> Self {
+        Wanted {
+            name: name.to_owned(),
+            back_end: back_end.to_owned(),
+            label: label.to_owned(),
+            settings: settings.clone(),
+            tries: DEFAULT_TRIES,
+        }
+    }
 }
 
 impl TokenPlace {

@@ -15,13 +15,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use std::sync::Arc;
-
 use devkey::backends::file;
-use devkey::config::{Config, Environment};
+use devkey::config::{Config, Environment, Links};
 use devkey::error::Error;
 use devkey::provider::{BackEnd, Settings};
-use devkey::service::Link;
 use devkey::store::{Store, TokenRecord};
 use tempfile::TempDir;
 
@@ -167,7 +164,7 @@ fn errors_name_file_and_line() {
     assert!(
         blame("stor = 1")
             .1
-            .contains("known: store, devkeyd, socket, token")
+            .contains("known: store, devkeyd, socket, user, token")
     );
 }
 
@@ -217,8 +214,8 @@ fn the_setting_that_is_wrong_is_the_one_that_is_blamed() {
             &format!("store = {:?}\n[token.t]\n{settings}", home.path()),
         );
         let found = Config::load(&only(&path)).unwrap().tokens().remove(0);
-        let link = Link::new("/nonexistent".into(), |_, _| Ok(()));
-        match found.open(&[back_end], &Arc::new(link)) {
+        let links = Links::private("/nonexistent".into(), |_, _| Ok(()));
+        match found.open(&[back_end], &links) {
             Err(Error::BadConfig { line, reason, .. }) => (line, reason),
             other => panic!("{settings:?} gave {other:?}"),
         }

@@ -797,7 +797,7 @@ fn it_is_not_said_to_be_hardware() {
 /// `puf::BACK_END` as it is in the command's list.
 #[test]
 fn the_command_makes_keys_where_the_root_is_held() {
-    for setting in ["hold=5", "hold=boot", "service=yes"] {
+    for setting in ["hold=5", "hold=boot"] {
         let machine = Machine::new();
         let devkey = env!("CARGO_BIN_EXE_devkey");
         let init = machine.run(devkey).arg("init").arg("--set").arg(setting);

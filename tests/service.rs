@@ -23,11 +23,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use devkey::backends::file;
-use devkey::config::{Config, Environment};
+use devkey::config::{Config, Environment, Links};
 use devkey::key::{KeyKind, Scheme, Usage};
-use devkey::service::{Launcher, Link, RemoteToken, TokenPlace, open_local, serve};
+use devkey::service::{
+    Client, Granted, Launcher, Link, NewToken, Private, RemoteToken, TokenPlace, Tokens,
+    open_local, serve,
+};
 use devkey::store::{KeyRecord, Store};
-use devkey::token::{CertificateRequest, KeyRequest, LocalToken, Names, Token, TokenRequest};
+use devkey::token::{CertificateRequest, KeyRequest, LocalToken, Names, Pin, Token, TokenRequest};
 use devkey::{Error, Result};
 use rustix::net::sockopt::{set_socket_passcred, set_socket_timeout};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -40,9 +43,9 @@ use tempfile::TempDir;
 #[path = "common/devkeyd.rs"]
 mod devkeyd;
 
-/// Hello{protocol: 1} and its answer's start: Ok(Welcome{protocol: 1, …}).
-const HELLO: &[u8] = &[2, 0, 0, 0, 0, 1];
-const WELCOME: &[u8] = &[5, 0, 0, 0, 0, 0, 1, 1, b'x'];
+/// Hello{protocol: 2} and its answer's start: Ok(Welcome{protocol: 2, …}).
+const HELLO: &[u8] = &[2, 0, 0, 0, 0, 2];
+const WELCOME: &[u8] = &[5, 0, 0, 0, 0, 0, 2, 1, b'x'];
 /// Ok(Opened(0)).
 const OPENED: &[u8] = &[3, 0, 0, 0, 0, 1, 0];
 /// What is needed of a deadline in tests.
@@ -212,7 +215,7 @@ fn other_versions_are_told_apart() {
             read_message(&mut client);
             // One day's Welcome may be longer than ours, but starts the same.
             client
-                .write_all(&[7, 0, 0, 0, 0, 0, 2, 3, b'9', b'.', b'9'])
+                .write_all(&[7, 0, 0, 0, 0, 0, 3, 3, b'9', b'.', b'9'])
                 .unwrap();
         })
     }
@@ -258,11 +261,7 @@ fn nonsense_ends_the_connection() {
     for bytes in &nonsense {
         for greeting in [&[][..], HELLO] {
             let (ours, theirs) = pair();
-            let served = thread::spawn(|| {
-                serve(theirs, &|_| Err(Error::input("no tokens here")), &|_, _| {
-                    Ok(())
-                })
-            });
+            let served = thread::spawn(|| serve(theirs, &Private(&[])));
             (&ours).write_all(greeting).unwrap();
             if !greeting.is_empty() {
                 read_message(&mut &ours);
@@ -288,11 +287,7 @@ fn nonsense_ends_the_connection() {
 #[test]
 fn descriptors_are_not_taken() {
     let (ours, theirs) = pair();
-    let served = thread::spawn(|| {
-        serve(theirs, &|_| Err(Error::input("no tokens here")), &|_, _| {
-            Ok(())
-        })
-    });
+    let served = thread::spawn(|| serve(theirs, &Private(&[])));
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [ours.as_fd()];
@@ -313,11 +308,7 @@ fn descriptors_are_not_taken() {
 fn a_socket_without_credentials_is_refused() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     (&ours).write_all(HELLO).unwrap();
-    let served = serve(
-        theirs.into(),
-        &|_| Err(Error::input("no tokens here")),
-        &|_, _| Ok(()),
-    );
+    let served = serve(theirs.into(), &Private(&[]));
     let refused = served.unwrap_err().to_string();
     assert!(refused.contains("SO_PASSCRED"), "{refused}");
 }
@@ -325,12 +316,24 @@ fn a_socket_without_credentials_is_refused() {
 /// Seen to fail with `catch_unwind` taken out of `Session::perform_or_end`.
 #[test]
 fn a_defect_is_answered_and_ends_the_connection() {
+    struct Defective;
+
+    impl Tokens for Defective {
+        fn open(&self, _: &TokenPlace) -> Result<Granted> {
+            panic!("on purpose")
+        }
+
+        fn create(&self, _: &NewToken, _: &Pin) -> Result<()> {
+            panic!("on purpose")
+        }
+
+        fn find(&self, _: &str, _: &Client) -> Result<Granted> {
+            panic!("on purpose")
+        }
+    }
+
     fn defective(_: &Path, socket: OwnedFd) -> Result<()> {
-        thread::spawn(|| {
-            serve(socket, &|_| panic!("on purpose"), &|_, _| {
-                panic!("on purpose")
-            })
-        });
+        thread::spawn(|| serve(socket, &Defective));
         Ok(())
     }
     let bench = Bench::new();
@@ -571,9 +574,9 @@ fn a_bad_setting_is_blamed_on_its_line_across_the_socket() {
         ..Environment::default()
     };
     let found = Config::load(&environment).unwrap().tokens().remove(0);
-    let link = bench.link(devkeyd::launch);
-    let remote = found.open(&[], &link).unwrap();
-    let local = found.open(&[file::BACK_END], &link).map(drop);
+    let links = Links::private(bench.dir.path().join(&bench.name), devkeyd::launch);
+    let remote = found.open(&[], &links).unwrap();
+    let local = found.open(&[file::BACK_END], &links).map(drop);
     let wanted = format!("{}:4: back end file has no setting", config.display());
     for refused in [sign(&*remote, &bench.key), local] {
         assert!(matches!(refused, Err(Error::BadConfig { .. })));

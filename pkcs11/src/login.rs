@@ -101,14 +101,14 @@ pub(crate) fn init_token(
     }
     let _alone = slot.changing();
     if slot.is_blank() {
-        return slot.initialise(module.link(), label, &new_pin(pin)?);
+        return slot.initialise(module.links(), label, &new_pin(pin)?);
     }
     match slot.token()?.reset(&old_pin(pin)?, label) {
         // Without a SO there is nobody who may.
         Err(Error::PinNotSet) => return Err(Rv::FUNCTION_NOT_SUPPORTED),
         done => done.map_err(Rv::of_write)?,
     }
-    slot.reopen(module.link());
+    slot.reopen(module.links());
     Ok(())
 }
 

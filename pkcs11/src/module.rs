@@ -14,8 +14,7 @@ use std::process;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
-use devkey::config::{Config, Environment, FoundToken};
-use devkey::service::Link;
+use devkey::config::{Config, Environment, FoundToken, Links};
 use devkey::store::Role;
 
 use crate::logger;
@@ -33,7 +32,7 @@ pub(crate) struct Module {
     /// The token that this module alone is for.
     name: Option<String>,
     config: Config,
-    link: Arc<Link>,
+    links: Links,
     /// Held by the one thread that looks for tokens.
     looking: Mutex<()>,
     slots: Mutex<Vec<Arc<Slot>>>,
@@ -108,29 +107,28 @@ pub(crate) fn mend(session: Option<Ulong>) {
     let slot = module.session(session, |open| open.slot.clone());
     if let Ok(slot) = slot {
         let _ = module.close(session);
-        slot.reopen(&module.link);
+        slot.reopen(&module.links);
     }
 }
 
 impl Module {
     fn new(secure: bool) -> Result<Self> {
         let config = Config::load(&Environment::of_process(secure))?;
-        let link = Link::new(config.devkeyd.clone(), raw::spawn).with_socket(config.socket.clone());
-        let link = Arc::new(link);
+        let links = Links::new(&config, raw::spawn);
         Ok(Module {
             pid: process::id(),
             name: raw::own_file().as_deref().and_then(token_of),
             config,
-            link,
+            links,
             looking: Mutex::default(),
             slots: Mutex::default(),
             sessions: Mutex::default(),
         })
     }
 
-    /// The way to the key service.
-    pub(crate) fn link(&self) -> &Arc<Link> {
-        &self.link
+    /// The ways to the key services.
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
     }
 
     fn is_ours(&self) -> bool {
@@ -142,13 +140,15 @@ impl Module {
         let _alone = lock(&self.looking);
         let slots = lock(&self.slots).clone();
         let mut now: Vec<Arc<Slot>> = Vec::new();
-        for found in self.shown(self.config.tokens(), |found| found) {
-            if let Some(known) = slots.iter().find(|known| known.is(&found, &self.link)) {
+        let mut tokens = self.config.tokens();
+        tokens.retain(FoundToken::is_permitted);
+        for found in self.shown(tokens, |found| found) {
+            if let Some(known) = slots.iter().find(|known| known.is(&found, &self.links)) {
                 now.push(known.clone());
                 continue;
             }
             let taken = |id| now.iter().chain(slots.iter()).any(|slot| slot.id == id);
-            match Slot::open(&found, &self.link, taken) {
+            match Slot::open(&found, &self.links, taken) {
                 Ok(slot) => now.push(Arc::new(slot)),
                 Err(e) => log::warn!("token {}: {e}", found.name),
             }
@@ -269,11 +269,11 @@ fn token_of(file: &Path) -> Option<String> {
     Some(token.strip_suffix(".so").unwrap_or(token).to_owned())
 }
 
-/// Leaves what a parent process made as it is, but for its connection to the key service: held
-/// open here, it would keep the service alive after the parent. Nothing is sent on it.
+/// Leaves what a parent process made as it is, but for its connections to key services: held
+/// open here, one would keep the service alive after the parent. Nothing is sent on it.
 fn forget(inherited: Option<Arc<Module>>) {
     if let Some(inherited) = inherited {
-        if let Some((fd, inode)) = inherited.link.socket() {
+        for (fd, inode) in inherited.links.all().filter_map(|link| link.socket()) {
             raw::close_inherited(fd, inode);
         }
         mem::forget(inherited);

@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use devkey::config::{FoundToken, Offer};
+use devkey::config::{FoundToken, Links, Offer};
 use devkey::key::Hash;
 use devkey::provider::{BackEnd, Capability};
-use devkey::service::Link;
 use devkey::store::record::FORMAT;
 use devkey::store::{Role, Store, TokenRecord};
 use devkey::token::{Pin, PinState, Token};
@@ -49,10 +48,10 @@ impl Slot {
     /// Opens a token. Its id is one that `taken` does not know.
     pub(crate) fn open(
         found: &FoundToken,
-        link: &Arc<Link>,
+        links: &Links,
         taken: impl Fn(Ulong) -> bool,
     ) -> devkey::Result<Self> {
-        let token = found.open(BACK_ENDS, link)?;
+        let token = found.open(BACK_ENDS, links)?;
         Ok(Slot::new(found, Content::Token(token), taken))
     }
 
@@ -93,12 +92,12 @@ impl Slot {
     }
 
     /// Makes the token of a blank slot, which keeps its id.
-    pub(crate) fn initialise(&self, link: &Arc<Link>, label: &str, so: &Pin) -> Result<()> {
+    pub(crate) fn initialise(&self, links: &Links, label: &str, so: &Pin) -> Result<()> {
         let Content::Blank(blank) = lock(&self.content).clone() else {
             return Err(Rv::SESSION_EXISTS);
         };
         let (offer, _) = &*blank;
-        let token = offer.create(BACK_ENDS, link, label, so);
+        let token = offer.create(BACK_ENDS, links, label, so);
         *lock(&self.content) = Content::Token(token.map_err(Rv::of_creation)?);
         Ok(())
     }
@@ -106,11 +105,11 @@ impl Slot {
     /// Opens the token anew, after a defect may have left it half changed, or another process
     /// changed it. Handles and the objects of other sessions stay as they are: the next listing
     /// refreshes what is stored. Nobody is logged in to it.
-    pub(crate) fn reopen(&self, link: &Arc<Link>) {
+    pub(crate) fn reopen(&self, links: &Links) {
         if self.who().is_some() && self.has_pins() {
             self.end_login();
         }
-        match self.found.open(BACK_ENDS, link) {
+        match self.found.open(BACK_ENDS, links) {
             Ok(token) => *lock(&self.content) = Content::Token(token),
             Err(e) => log::error!("{}: {e}", self.found.name),
         }
@@ -118,17 +117,17 @@ impl Slot {
 
     /// Whether this is the slot of what another look found: the same token in the same place, or
     /// the one that was made where there was none. A token that was renamed is opened anew.
-    pub(crate) fn is(&self, found: &FoundToken, link: &Arc<Link>) -> bool {
+    pub(crate) fn is(&self, found: &FoundToken, links: &Links) -> bool {
         if self.found.dir != found.dir {
             return false;
         }
-        let Ok(there) = Store::open(&found.dir) else {
+        let Ok(there) = Store::kept(&found.dir, found.reach.keeper) else {
             return false;
         };
         let there = there.token();
         let (same, renamed) = self.record(|r| (r.serial == there.serial, r.label != there.label));
         if self.is_blank() || (same && renamed) {
-            self.reopen(link);
+            self.reopen(links);
         }
         same || self.record(|record| record.serial == there.serial)
     }
@@ -297,7 +296,7 @@ mod tests {
     use devkey::key::{KeyKind, PublicKey, Usage};
     use devkey::token::{KeyRequest, LocalToken, Names, TokenRequest};
 
-    fn slot(dir: &std::path::Path) -> (Slot, Arc<Link>) {
+    fn slot(dir: &std::path::Path) -> (Slot, Links) {
         let request = TokenRequest {
             dir,
             label: "t",
@@ -305,15 +304,14 @@ mod tests {
             pins: None,
         };
         LocalToken::create(&devkey::backends::file::BACK_END, &request).unwrap();
-        let link = Arc::new(Link::new("/nowhere".into(), crate::raw::spawn));
+        let links = Links::private("/nowhere".into(), crate::raw::spawn);
         let found = FoundToken {
             name: "t".to_owned(),
             dir: dir.to_owned(),
-            settings: Vec::new(),
             own: true,
-            alone: false,
+            ..FoundToken::default()
         };
-        (Slot::open(&found, &link, |_| false).unwrap(), link)
+        (Slot::open(&found, &links, |_| false).unwrap(), links)
     }
 
     /// R25. Fails where `reopen` empties the objects.

@@ -47,7 +47,7 @@ pub const BACK_END: BackEnd = BackEnd {
 };
 
 /// The same for the processes of others, in which no thread is started: a device whose driver waits
-/// whatever O_NONBLOCK says keeps its caller waiting there, unless `service = "yes"`.
+/// whatever O_NONBLOCK says keeps its caller waiting there, unless `service = "always"`.
 pub const IN_HOST: BackEnd = BackEnd {
     create: |place| create(place, Patience::Caller),
     open: |place| open(place, Patience::Caller),

@@ -3,6 +3,8 @@
 
 #[path = "devkeyd/listen.rs"]
 mod listen;
+#[path = "devkeyd/registry.rs"]
+mod registry;
 
 use std::env;
 use std::fs::OpenOptions;
@@ -35,24 +37,29 @@ const BACK_ENDS: &[BackEnd] = &[
 const HELP: &str = "\
 devkeyd - the key service of devkey
 
-Programs that use a TPM token through devkey's PKCS#11 module start devkeyd
-themselves; there is no need to run it by hand, but for PUF tokens with
-hold = \"boot\", which want one that stays.
+Runs private operations of tokens for other programs, outside their memory.
 
-Usage: devkeyd --private        serve the program at the other end of standard
-                                input, a Unix stream socket, until it closes it
-       devkeyd --listen SOCKET  serve the programs of this user, and root's, at a
-                                Unix socket, until SIGTERM; they find it by
-                                socket = \"SOCKET\" in devkey.toml
+Usage: devkeyd --listen [SOCKET]  serve programs at a Unix socket until SIGTERM: at SOCKET,
+                                  or at the one that systemd passes, or at `socket` in
+                                  devkey.toml. They may use the tokens that are this
+                                  user's own, as devkey.toml allows
+       devkeyd --private          serve the program at the other end of standard input, a
+                                  Unix stream socket, until it closes it: devkey's PKCS#11
+                                  module starts this itself where nobody listens
        devkeyd --version
        devkeyd --help
 
-Environment: DEVKEY_LOG=debug  say on standard error what is being done";
+Each operation of a program leaves a line on standard error, which systemd puts into the
+journal: token, key, user, process, program, result.
+
+Environment: DEVKEY_LOG=debug  say on standard error what else is being done
+             DEVKEY_CONFIG=FILE  the configuration to use";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
     let only = match arguments.as_slice() {
-        [listen, path] if listen == "--listen" => return listen::run(Path::new(path)),
+        [listen] if listen == "--listen" => return listen::run(None),
+        [listen, path] if listen == "--listen" => return listen::run(Some(Path::new(path))),
         [only] => only.to_str(),
         _ => None,
     };
@@ -60,7 +67,7 @@ fn main() -> ExitCode {
         Some("--private") => private(),
         Some("--version") => say(concat!("devkeyd ", env!("CARGO_PKG_VERSION"))),
         Some("--help" | "-h") => say(HELP),
-        _ => complain("one of --private, --listen SOCKET, --version and --help is wanted"),
+        _ => complain("one of --listen [SOCKET], --private, --version and --help is wanted"),
     }
 }
 
@@ -79,15 +86,10 @@ fn private() -> ExitCode {
 }
 
 fn serve(socket: OwnedFd) -> ExitCode {
-    if let Err(e) = prepare() {
+    if let Err(e) = prepare(None) {
         return complain(&e.to_string());
     }
-    let served = service::serve(
-        socket,
-        &|place| service::open_local(BACK_ENDS, place),
-        &|new, so| service::create_local(BACK_ENDS, new, so),
-    );
-    match served {
+    match service::serve(socket, &service::Private(BACK_ENDS)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             log::error!("{e}");
@@ -97,9 +99,19 @@ fn serve(socket: OwnedFd) -> ExitCode {
 }
 
 /// What comes before serving anybody.
-fn prepare() -> io::Result<()> {
-    if env::var_os("DEVKEY_LOG").is_some() {
-        env_logger::Builder::from_env("DEVKEY_LOG").init();
+///
+/// Nothing is said unless DEVKEY_LOG asks for it, but for what `always` names.
+fn prepare(always: Option<&str>) -> io::Result<()> {
+    let mut logger = env_logger::Builder::new();
+    always.into_iter().for_each(|filters| {
+        logger.parse_filters(filters);
+    });
+    match env::var("DEVKEY_LOG") {
+        Ok(filters) => {
+            logger.parse_filters(&filters).init();
+        }
+        Err(_) if always.is_some() => logger.init(),
+        Err(_) => {}
     }
     panic::set_hook(Box::new(|what| log::error!("{what}")));
     harden()

@@ -1,15 +1,17 @@
 //! One configuration file, docs/devkey.toml.md.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::check_name;
+use super::{Service, check_name};
 use crate::error::{Error, Result};
 use crate::files::Dir;
 use crate::provider::Origin;
+use crate::service::{Grants, Rules, Who};
 
 /// What a configuration file says.
 #[derive(Debug, Default)]
@@ -17,6 +19,7 @@ pub(super) struct Parsed {
     pub(super) store: Option<PathBuf>,
     pub(super) devkeyd: Option<PathBuf>,
     pub(super) socket: Option<PathBuf>,
+    pub(super) user: Option<String>,
     pub(super) tokens: Vec<NamedToken>,
 }
 
@@ -29,6 +32,8 @@ pub(super) struct NamedToken {
     pub(super) alone: Option<bool>,
     pub(super) initialise: Option<bool>,
     pub(super) back_end: Option<String>,
+    pub(super) service: Option<Service>,
+    pub(super) rules: Rules,
     pub(super) settings: Vec<Setting>,
     path: PathBuf,
     line: usize,
@@ -89,10 +94,12 @@ impl Source<'_> {
                 "store" => parsed.store = Some(self.absolute(value)?),
                 "devkeyd" => parsed.devkeyd = Some(self.absolute(value)?),
                 "socket" => parsed.socket = Some(self.absolute(value)?),
+                "user" => parsed.user = Some(self.string(value)?.to_owned()),
                 "token" => parsed.tokens = self.tokens(value)?,
                 other => {
-                    let reason =
-                        format!("unknown key {other:?}; known: store, devkeyd, socket, token");
+                    let reason = format!(
+                        "unknown key {other:?}; known: store, devkeyd, socket, user, token"
+                    );
                     return Err(self.error(key.span(), reason));
                 }
             }
@@ -121,6 +128,8 @@ impl Source<'_> {
             alone: None,
             initialise: None,
             back_end: None,
+            service: None,
+            rules: Rules::default(),
             settings: Vec::new(),
             path: self.path.to_owned(),
             line: self.line(name.span()),
@@ -132,6 +141,10 @@ impl Source<'_> {
                 "alone" => token.alone = Some(self.boolean(value)?),
                 "initialise" => token.initialise = Some(self.boolean(value)?),
                 "back_end" => token.back_end = Some(self.string(value)?.to_owned()),
+                "service" => token.service = Some(self.service(value)?),
+                "use" => token.rules.token.use_by = Some(self.whom(value)?),
+                "manage" => token.rules.token.manage_by = Some(self.whom(value)?),
+                "key" => token.rules.keys = self.keys(value)?,
                 setting => token.settings.push(Setting {
                     name: setting.to_owned(),
                     value: self.string(value)?.to_owned(),
@@ -143,6 +156,49 @@ impl Source<'_> {
             }
         }
         Ok(token)
+    }
+
+    fn service(&self, value: &Spanned<DeValue<'_>>) -> Result<Service> {
+        match self.string(value)? {
+            "auto" => Ok(Service::Auto),
+            "never" => Ok(Service::Never),
+            "always" => Ok(Service::Always),
+            _ => Err(self.error(value.span(), "auto, never or always is wanted")),
+        }
+    }
+
+    fn keys(&self, value: &Spanned<DeValue<'_>>) -> Result<BTreeMap<String, Grants>> {
+        let mut keys = BTreeMap::new();
+        for (name, value) in self.table(value)? {
+            keys.insert(name.get_ref().clone().into_owned(), self.grants(value)?);
+        }
+        Ok(keys)
+    }
+
+    fn grants(&self, value: &Spanned<DeValue<'_>>) -> Result<Grants> {
+        let mut grants = Grants::default();
+        for (key, value) in self.table(value)? {
+            match key.get_ref().as_ref() {
+                "use" => grants.use_by = Some(self.whom(value)?),
+                "manage" => grants.manage_by = Some(self.whom(value)?),
+                other => {
+                    let reason = format!("unknown right {other:?}; known: use, manage");
+                    return Err(self.error(key.span(), reason));
+                }
+            }
+        }
+        Ok(grants)
+    }
+
+    fn whom(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<Who>> {
+        let wrong = |span| self.error(span, r#"a list is wanted: ["user", "%group"]"#);
+        let list = value.get_ref().as_array();
+        let list = list.ok_or_else(|| wrong(value.span()))?.iter();
+        let who = |one: &Spanned<DeValue<'_>>| {
+            let named = one.get_ref().as_str().and_then(Who::parse);
+            named.ok_or_else(|| wrong(one.span()))
+        };
+        list.map(who).collect()
     }
 
     fn table<'t, 'i>(&self, value: &'t Spanned<DeValue<'i>>) -> Result<&'t DeTable<'i>> {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::file::NamedToken;
-use super::{FoundToken, check_store};
+use super::{FoundToken, Links, Reach, Service, check_store};
 use crate::error::{Error, Result};
 use crate::provider::{BackEnd, Settings};
-use crate::service::{Link, NewToken, create_local, create_remote};
+use crate::service::{NewToken, Rules, Wanted, create_local, create_remote, make_remote};
 use crate::store::Store;
 use crate::token::{Pin, Token};
 
@@ -41,6 +41,9 @@ impl Merged {
                 settings: Vec::new(),
                 own,
                 alone: false,
+                service: Service::Auto,
+                reach: Reach::default(),
+                rules: Rules::default(),
             },
             enabled: true,
             initialise: false,
@@ -54,7 +57,7 @@ impl Merged {
     }
 
     /// What a table says goes before what was said until then.
-    fn heed(&mut self, own: bool, table: &NamedToken) {
+    pub(super) fn heed(&mut self, own: bool, table: &NamedToken) {
         let said = |name: &str| table.settings.iter().any(|setting| setting.name == name);
         let token = &mut self.token;
         token.settings.retain(|setting| !said(&setting.name));
@@ -62,6 +65,8 @@ impl Merged {
         token.name.clone_from(&table.name);
         token.own |= own;
         token.alone = table.alone.unwrap_or(token.alone);
+        token.service = table.service.unwrap_or(token.service);
+        token.rules.heed(&table.rules);
         self.enabled = table.enabled.unwrap_or(self.enabled);
         self.initialise = table.initialise.unwrap_or(self.initialise);
         self.back_end = table.back_end.clone().or(self.back_end.take());
@@ -98,21 +103,35 @@ impl Offer {
     pub fn create(
         &self,
         back_ends: &[BackEnd],
-        link: &Arc<Link>,
+        links: &Links,
         label: &str,
         so: &Pin,
     ) -> Result<Arc<dyn Token>> {
-        let nowhere = || Error::input(format!("{} cannot be a token", self.token.dir.display()));
-        check_store(self.token.dir.parent().ok_or_else(nowhere)?)?;
         let new = NewToken {
             place: self.token.place(Settings::new()),
             back_end: self.back_end.clone(),
             label: label.to_owned(),
         };
-        match back_ends.iter().any(|known| known.name == new.back_end) {
-            true => create_local(back_ends, &new, so)?,
-            false => create_remote(link, &new, so)?,
+        let here = back_ends.iter().any(|known| known.name == new.back_end);
+        match links.to(&self.token, here) {
+            Some((link, Some(name))) => {
+                let wanted = Wanted::of_client(name, &self.back_end, label, &new.place.settings);
+                make_remote(&link, &wanted, None, Some(so))?;
+            }
+            to => {
+                self.check_place()?;
+                match to {
+                    None => create_local(back_ends, &new, so)?,
+                    Some((link, _)) => create_remote(&link, &new, so)?,
+                }
+            }
         }
-        self.token.open(back_ends, link)
+        self.token.open(back_ends, links)
+    }
+
+    fn check_place(&self) -> Result<()> {
+        let nowhere = || Error::input(format!("{} cannot be a token", self.token.dir.display()));
+        let store = self.token.dir.parent().ok_or_else(nowhere)?;
+        check_store(store, self.token.reach.keeper)
     }
 }

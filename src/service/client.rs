@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::link::{Link, Linked};
+use super::link::{Link, Linked, Sought};
 use super::protocol::{MAX_INPUT, PinRef, Reply, Request};
-use super::{NewToken, TokenPlace};
+use super::{NewToken, TokenPlace, Wanted};
 use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, PublicKey, Scheme};
 use crate::provider::Tries;
@@ -24,7 +24,18 @@ pub struct RemoteToken {
 impl RemoteToken {
     /// A token whose public half is `store`. Asks nobody.
     pub fn new(store: Store, place: TokenPlace, link: Arc<Link>) -> Self {
-        let linked = link.register(place);
+        let linked = link.register(Sought::Place(place));
+        RemoteToken {
+            store,
+            linked,
+            link,
+        }
+    }
+
+    /// A token that a service which listens knows by its name. Of its place only the settings that
+    /// say how long it may take are heeded.
+    pub fn named(store: Store, name: &str, place: &TokenPlace, link: Arc<Link>) -> Self {
+        let linked = link.register(Sought::Name(name.to_owned(), place.settings.clone()));
         RemoteToken {
             store,
             linked,
@@ -43,10 +54,29 @@ impl RemoteToken {
 
 /// Has the key service make a token.
 pub fn create_remote(link: &Arc<Link>, new: &NewToken, so: &Pin) -> Result<()> {
-    let linked = link.register(new.place.clone());
+    let linked = link.register(Sought::Place(new.place.clone()));
     let ask = |_| Request::Create {
         new: Cow::Borrowed(new),
         so: PinRef::Ours(so),
+    };
+    link.call(&linked, ask, done)
+}
+
+/// Has a key service that listens make a token of its own, with the PINs that are given.
+///
+/// # Errors
+/// [`Error::Refused`] without the right to.
+pub fn make_remote(
+    link: &Arc<Link>,
+    wanted: &Wanted,
+    user: Option<&Pin>,
+    so: Option<&Pin>,
+) -> Result<()> {
+    let linked = link.register(Sought::Name(wanted.name.clone(), wanted.settings.clone()));
+    let ask = |_| Request::Make {
+        wanted: Cow::Borrowed(wanted),
+        user: user.map(PinRef::Ours),
+        so: so.map(PinRef::Ours),
     };
     link.call(&linked, ask, done)
 }

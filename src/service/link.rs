@@ -1,5 +1,6 @@
 //! The way to the key service: started when it is needed, started again when it is gone.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{OwnedFd, RawFd};
@@ -18,6 +19,8 @@ use super::meet;
 use super::program;
 use super::protocol::{PROTOCOL, Reply, Request, Response};
 use crate::error::{Error, Result};
+use crate::files::Keeper;
+use crate::provider::Settings;
 
 /// Starts the program as a private child (`devkeyd --private`) with the socket as its standard
 /// input, and leaves no other copy of the socket open.
@@ -42,10 +45,7 @@ const NO_FD: RawFd = -1;
 /// A forked child must not use its parent's link: the service refuses it. It closes
 /// [`Link::socket`], forgets the link ([`std::mem::forget`]) and makes one of its own.
 pub struct Link {
-    program: PathBuf,
-    launch: Launcher,
-    /// Where one listens already, which is used instead of one's own.
-    socket: Option<PathBuf>,
+    service: Service,
     patience: Duration,
     connection: Mutex<Option<Connection>>,
     fd: Arc<AtomicI32>,
@@ -54,10 +54,45 @@ pub struct Link {
     tokens: AtomicU32,
 }
 
+/// Which service it is.
+enum Service {
+    /// A private child of this process.
+    Child { program: PathBuf, launch: Launcher },
+    /// One that listens, as root, as us or as the user `keeper`.
+    Listening { socket: PathBuf, keeper: Keeper },
+}
+
+/// A token as its service knows it, and its settings.
+#[derive(Debug)]
+pub(super) enum Sought {
+    /// By its place: a private child.
+    Place(TokenPlace),
+    /// By its name: one that listens.
+    Name(String, Settings),
+}
+
+impl Sought {
+    fn settings(&self) -> &Settings {
+        match self {
+            Sought::Place(place) => &place.settings,
+            Sought::Name(_, settings) => settings,
+        }
+    }
+
+    fn request(&self) -> Request<'_> {
+        match self {
+            Sought::Place(place) => Request::Open {
+                place: Cow::Borrowed(place),
+            },
+            Sought::Name(name, _) => Request::Find { name },
+        }
+    }
+}
+
 /// A remote token as its link knows it.
 #[derive(Debug)]
 pub(super) struct Linked {
-    pub(super) place: TokenPlace,
+    sought: Sought,
     patience: Duration,
     /// Names the token among those of the link, over all connections.
     number: u32,
@@ -73,10 +108,17 @@ struct Connection {
 impl Link {
     /// A link that starts `program` by `launch` at the first operation that needs it.
     pub fn new(program: PathBuf, launch: Launcher) -> Self {
+        Link::with(Service::Child { program, launch })
+    }
+
+    /// A link to the service that listens at `socket`, run by root, by us or by the user `keeper`.
+    pub fn to(socket: PathBuf, keeper: Option<u32>) -> Self {
+        Link::with(Service::Listening { socket, keeper })
+    }
+
+    fn with(service: Service) -> Self {
         Link {
-            program,
-            launch,
-            socket: None,
+            service,
             patience: PATIENCE,
             connection: Mutex::default(),
             fd: Arc::new(AtomicI32::new(NO_FD)),
@@ -89,11 +131,6 @@ impl Link {
     /// `timeout` asks for more gets more.
     pub fn with_patience(self, patience: Duration) -> Self {
         Link { patience, ..self }
-    }
-
-    /// Uses the service that listens at `socket` (`devkeyd --listen`) and starts none.
-    pub fn with_socket(self, socket: Option<PathBuf>) -> Self {
-        Link { socket, ..self }
     }
 
     /// The connection's descriptor, if there is a connection. Takes no lock: a forked child closes
@@ -113,11 +150,12 @@ impl Link {
         Some((fd, self.inode.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn register(&self, place: TokenPlace) -> Linked {
+    pub(super) fn register(&self, sought: Sought) -> Linked {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let own = patience(sought.settings());
         Linked {
-            patience: patience(&place).map_or(self.patience, |own| own.max(self.patience)),
-            place,
+            patience: own.map_or(self.patience, |own| own.max(self.patience)),
+            sought,
             number,
         }
     }
@@ -181,9 +219,11 @@ impl Link {
     }
 
     fn connect(&self) -> Result<Connection, Failure> {
-        let mut connection = match &self.socket {
-            Some(path) => self.known(meet::connect(path, self.patience)?)?,
-            None => self.start()?,
+        let mut connection = match &self.service {
+            Service::Listening { socket, keeper } => {
+                self.known(meet::connect(socket, *keeper, self.patience)?)?
+            }
+            Service::Child { program, launch } => self.start(program, *launch)?,
         };
         match connection.ask(&Request::Hello { protocol: PROTOCOL }, self.patience)? {
             Ok(Reply::Welcome {
@@ -197,15 +237,15 @@ impl Link {
     }
 
     /// A connection with a private child.
-    fn start(&self) -> Result<Connection, Failure> {
-        let program = program::check(&self.program).map_err(Failure::NotStarted)?;
+    fn start(&self, program: &Path, launch: Launcher) -> Result<Connection, Failure> {
+        let program = program::check(program).map_err(Failure::NotStarted)?;
         let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
         let (ours, theirs) =
             socketpair(family, kind, SocketFlags::CLOEXEC, None).map_err(Failure::Socket)?;
         // From here on every message bears its sender's process id, the first one too.
         set_socket_passcred(&theirs, true).map_err(Failure::Socket)?;
         let connection = self.known(ours)?;
-        (self.launch)(&program, theirs).map_err(Failure::NotStarted)?;
+        launch(&program, theirs).map_err(Failure::NotStarted)?;
         Ok(connection)
     }
 
@@ -225,7 +265,10 @@ impl Link {
 
     /// What is at the other end, for messages.
     fn service(&self) -> &Path {
-        self.socket.as_deref().unwrap_or(&self.program)
+        match &self.service {
+            Service::Child { program, .. } => program,
+            Service::Listening { socket, .. } => socket,
+        }
     }
 
     fn other_version(&self, protocol: u32, version: &str) -> Error {
@@ -283,8 +326,7 @@ impl Connection {
         if let Some(number) = self.opened.get(&token.number) {
             return Ok(Ok(*number));
         }
-        let place = std::borrow::Cow::Borrowed(&token.place);
-        match self.ask(&Request::Open { place }, token.patience)? {
+        match self.ask(&token.sought.request(), token.patience)? {
             Ok(Reply::Opened(number)) => {
                 self.opened.insert(token.number, number);
                 Ok(Ok(number))
@@ -309,8 +351,8 @@ impl Drop for Connection {
 
 /// How long a token with a `timeout` may take: an operation asks its device twice at most, for the
 /// token's secret and for what is to be done.
-fn patience(place: &TokenPlace) -> Option<Duration> {
-    let seconds: u32 = place.settings.get(TIMEOUT)?.parse().ok()?;
+fn patience(settings: &Settings) -> Option<Duration> {
+    let seconds: u32 = settings.get(TIMEOUT)?.parse().ok()?;
     Some(Duration::from_secs(seconds.into()) * 2 + MARGIN)
 }
 
@@ -333,9 +375,10 @@ mod tests {
         let given = |timeout: &str| {
             let mut place = TokenPlace::default();
             place.settings.insert(TIMEOUT.into(), timeout.into());
-            link.register(place).patience.as_secs()
+            link.register(Sought::Place(place)).patience.as_secs()
         };
-        assert_eq!(link.register(TokenPlace::default()).patience, PATIENCE);
+        let none = Sought::Name(String::new(), Settings::new());
+        assert_eq!(link.register(none).patience, PATIENCE);
         assert_eq!([given("1"), given("30"), given("nonsense")], [75; 3]);
         assert!(given("600") > 1200);
     }

@@ -1,4 +1,4 @@
-//! A socket where clients of one user find a key service that stays.
+//! A socket where clients find a key service that stays.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
     socket_with,
 };
-use rustix::process::geteuid;
+use rustix::process::{Uid, geteuid};
 
 use crate::error::{Error, Result};
 use crate::files::check_owner_and_mode;
@@ -19,24 +19,44 @@ use crate::files::check_owner_and_mode;
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// A listening socket, mode 0600, for processes of this process's user and of root: who may connect
-/// has the rights that the service has, so that a place which he names gives him no other.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
-    path: PathBuf,
-    /// Device and inode, for the path may be another's by the time of [`Listener::remove`].
-    bound: (u64, u64),
+    audience: Audience,
+    /// Where it was bound, if it was here: device and inode too, for the path may be another's by the
+    /// time of [`Listener::remove`].
+    bound: Option<(PathBuf, (u64, u64))>,
+}
+
+/// Who may connect. What they may do then is another question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Processes of this process's user, and root's.
+    Own,
+    /// All.
+    Everyone,
 }
 
 impl Listener {
+    /// A socket that listens already: of who started this process.
+    pub fn inherited(socket: OwnedFd) -> Result<Self> {
+        let path = Path::new("the socket that was passed");
+        set_socket_passcred(&socket, true).map_err(|e| failed("setting up", path, e))?;
+        Ok(Listener {
+            socket,
+            audience: Audience::Everyone,
+            bound: None,
+        })
+    }
+
     /// Listens at an absolute path, in a directory that only its owner can write. A socket that a
     /// service left behind is replaced.
     ///
     /// # Errors
     /// [`Error::BadInput`] for a path that cannot be a socket's; [`Error::Exists`] where somebody
     /// listens; [`Error::Refused`] for the directory, and for what is no socket.
-    pub fn bind(path: &Path) -> Result<Self> {
+    pub fn bind(path: &Path, audience: Audience) -> Result<Self> {
         let nowhere = || Error::input("--listen wants an absolute path of a socket");
         let dir = path.parent().filter(|_| path.is_absolute());
         let dir = dir.ok_or_else(nowhere)?;
@@ -50,40 +70,50 @@ impl Listener {
         // Sockets that are accepted have it from this one.
         set_socket_passcred(&socket, true).map_err(failed)?;
         bind(&socket, &address).map_err(failed)?;
-        chmod(path, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        let mode = match audience {
+            Audience::Own => 0o600,
+            Audience::Everyone => 0o666,
+        };
+        chmod(path, Mode::from_raw_mode(mode)).map_err(failed)?;
         let bound = identity(&lstat(path).map_err(failed)?);
         listen(&socket, BACKLOG).map_err(failed)?;
         Ok(Listener {
             socket,
-            path: path.to_owned(),
-            bound,
+            audience,
+            bound: Some((path.to_owned(), bound)),
         })
     }
 
-    /// The next client that may be served; others are closed.
+    /// The next client that may be served, and its user; others are closed.
     ///
     /// # Errors
     /// [`Error::Io`] where none can be accepted, for now.
-    pub fn accept(&self) -> Result<OwnedFd> {
+    pub fn accept(&self) -> Result<(OwnedFd, u32)> {
         loop {
             let client = retry_on_intr(|| accept_with(&self.socket, SocketFlags::CLOEXEC));
             let client = match client {
                 Err(Errno::CONNABORTED) => continue,
-                client => client.map_err(|e| failed("accepting at", &self.path, e))?,
+                client => client.map_err(|e| Error::io("accepting", e.into()))?,
             };
             match socket_peercred(&client) {
-                Ok(peer) if peer.uid.is_root() || peer.uid == geteuid() => return Ok(client),
+                Ok(peer) if self.admits(peer.uid) => return Ok((client, peer.uid.as_raw())),
                 Ok(peer) => log::warn!("user {} was refused", peer.uid.as_raw()),
                 Err(e) => log::warn!("a client without credentials: {e}"),
             }
         }
     }
 
+    fn admits(&self, user: Uid) -> bool {
+        self.audience == Audience::Everyone || user.is_root() || user == geteuid()
+    }
+
     /// Takes the socket away, if it still is this one.
     pub fn remove(&self) {
-        if lstat(&self.path).is_ok_and(|now| identity(&now) == self.bound) {
+        if let Some((path, bound)) = &self.bound
+            && lstat(path).is_ok_and(|now| identity(&now) == *bound)
+        {
             // It is replaced at the next start, if need be.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(path);
         }
     }
 }

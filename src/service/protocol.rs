@@ -21,22 +21,32 @@
 //! |---|---|---|
 //! | `Hello` | `Welcome` | first, once; these two never change |
 //! | `Open` | `Opened` | a token, by its place; the same place gives the same number |
+//! | `Find` | `Opened` | a token, by the name that it has in the service's configuration |
 //! | `Sign` | `Signature` | |
 //! | `Agree`, `Decrypt` | `Secret` | |
 //! | `Generate`, `AddCertificate` | `Stored` | the id; the client reads the object from the store |
 //! | `Rename`, `Delete` | `Done` | |
 //! | `Login`, `Logout`, `SetPin`, `InitPin`, `Reset` | `Done` | a login holds for the connection |
 //! | `Tries` | `Tries` | |
-//! | `Create` | `Done` | makes a token with a PIN for the SO; needs none that is open |
+//! | `Create` | `Done` | makes a token with a PIN for the SO, at a place |
+//! | `Make` | `Done` | makes a token of the service's, by its name |
 //!
 //! A response is a reply or an [`Error`](crate::Error), which crosses unchanged. Where the protocols of the two
 //! sides differ, the service answers `Welcome` with its own version and closes; it is the client
 //! that says so to its user. Numbers of tokens hold for one connection. Keys are named by
 //! [`ObjectId`] alone: what is done with them the service reads in its own store.
 //!
-//! `Open` and `Create` are for a service that has just the rights of its client: the *private child*,
-//! and `devkeyd --listen`, which serves its own user and root alone. A service that has more must not
-//! take places from its clients; it will have requests of its own.
+//! `Open` and `Create` are for a *private child*, which has just the rights of its client. A service
+//! that *listens* refuses them: it has tokens and rules of its own, which `Find` and `Make` name, and
+//! takes no place from a client. It refuses with [`Error::NotFound`](crate::Error::NotFound) a token that the client has no
+//! right to, with [`Error::NotPermitted`](crate::Error::NotPermitted) the use of a key, and with
+//! [`Error::Refused`](crate::Error::Refused) what takes the right to manage.
+//!
+//! # Deadlines
+//!
+//! Of the service: [`ARRIVAL`] for the rest of a message once its first byte is there, for the
+//! greeting, and for a client to take an answer. A client waits 75 s for most answers, three times
+//! that for a PIN, five times for a new key or token.
 //!
 //! # Secrets
 //!
@@ -44,10 +54,11 @@
 //! built or read in as soon as they are done with it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{NewToken, TokenPlace};
+use super::{NewToken, TokenPlace, Wanted};
 use crate::error::Result;
 use crate::key::{DecryptScheme, PublicKey, Scheme};
 use crate::provider::Tries;
@@ -56,7 +67,9 @@ use crate::store::{ObjectId, Role};
 use crate::token::{CertificateRequest, KeyRequest, Names, Pin};
 
 /// Version of the protocol.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+/// How long a service that listens waits for the rest of a message that has begun.
+pub const ARRIVAL: Duration = Duration::from_secs(10);
 /// Longest input to a signature in bytes: the message of an Ed25519 or ML-DSA signature.
 pub const MAX_INPUT: usize = 1 << 20;
 /// Longest request in bytes, without its length: the longest input, and 4 KiB for the rest.
@@ -140,6 +153,14 @@ pub(super) enum Request<'a> {
         new: Cow<'a, NewToken>,
         so: PinRef<'a>,
     },
+    Find {
+        name: &'a str,
+    },
+    Make {
+        wanted: Cow<'a, Wanted>,
+        user: Option<PinRef<'a>>,
+        so: Option<PinRef<'a>>,
+    },
 }
 
 /// A PIN that the client has and the service gets: no copy is made to send it.
@@ -173,14 +194,18 @@ impl<'de> Deserialize<'de> for PinRef<'_> {
 impl Request<'_> {
     /// Whether it is about a token that is open.
     pub(super) fn needs_token(&self) -> bool {
-        !matches!(self, Request::Hello { .. } | Request::Create { .. })
+        !matches!(
+            self,
+            Request::Hello { .. } | Request::Create { .. } | Request::Make { .. }
+        )
     }
 
     /// How many times longer than most requests it may take: a hardware TPM needs up to minutes
     /// to make an RSA key.
     pub(super) fn slowness(&self) -> u32 {
         match self {
-            Request::Generate { .. } | Request::Reset { .. } | Request::Create { .. } => 5,
+            Request::Generate { .. } | Request::Reset { .. } => 5,
+            Request::Create { .. } | Request::Make { .. } => 5,
             // Argon2id on a slow machine, and a TPM that makes an index.
             Request::Login { .. } | Request::SetPin { .. } | Request::InitPin { .. } => 3,
             _ => 1,
@@ -190,14 +215,15 @@ impl Request<'_> {
     /// Whether doing it twice is as good as once.
     pub(super) fn repeatable(&self) -> bool {
         match self {
-            Request::Hello { .. } | Request::Open { .. } => true,
+            Request::Hello { .. } | Request::Open { .. } | Request::Find { .. } => true,
             Request::Sign { .. } | Request::Agree { .. } | Request::Decrypt { .. } => true,
             Request::Generate { .. } | Request::AddCertificate { .. } => false,
             Request::Rename { .. } | Request::Delete { .. } => false,
             Request::Logout { .. } | Request::Tries { .. } => true,
             // Twice the same wrong PIN would be two tries.
             Request::Login { .. } | Request::SetPin { .. } => false,
-            Request::InitPin { .. } | Request::Reset { .. } | Request::Create { .. } => false,
+            Request::InitPin { .. } | Request::Reset { .. } => false,
+            Request::Create { .. } | Request::Make { .. } => false,
         }
     }
 }

@@ -1,50 +1,131 @@
 //! The server: tokens whose providers run in this process, for the process at the other end.
 
+mod client;
+mod deed;
+mod local;
 mod peer;
 
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use client::Client;
+pub use local::{Private, create_local, known, open_local, open_store, open_views};
+
+use self::deed::Deed;
 use self::peer::Peer;
 use super::frame::{Frame, Malformed};
-use super::protocol::{MAX_RESPONSE, PROTOCOL, Reply, Request, Response};
-use super::{NewToken, TokenPlace};
+use super::protocol::{MAX_RESPONSE, PROTOCOL, PinRef, Reply, Request, Response};
+use super::rights::{Accounts, Right, Rules};
+use super::{NewToken, TokenPlace, Wanted};
 use crate::error::{Error, Result};
-use crate::provider::BackEnd;
-use crate::store::{KeyRecord, ObjectId, Store};
-use crate::token::{DEFAULT_TRIES, LocalToken, Pin, Pins, Token, TokenRequest};
+use crate::store::{KeyRecord, ObjectId};
+use crate::token::{Pin, Token};
 
-/// Opens the token of a place.
-pub type Opener<'a> = dyn Fn(&TokenPlace) -> Result<Arc<dyn Token>> + 'a;
-
-/// Makes a token, with a PIN for the SO.
-pub type Creator<'a> = dyn Fn(&NewToken, &Pin) -> Result<()> + 'a;
-
+/// The log's target for what clients of a service that listens do.
+pub const AUDIT: &str = "audit";
 /// Most tokens of one connection.
 const MAX_TOKENS: usize = 256;
+
+/// The tokens that a service has.
+pub trait Tokens {
+    /// How long the rest of a message may take that has begun to arrive; for ever where `None`. Who
+    /// has a deadline listens, and its clients are told apart and logged.
+    fn arrival(&self) -> Option<Duration> {
+        None
+    }
+
+    /// A token by its place.
+    ///
+    /// # Errors
+    /// Always, where clients may have fewer rights than the service.
+    fn open(&self, place: &TokenPlace) -> Result<Granted>;
+
+    /// Makes a token at a place, with a PIN for the SO.
+    ///
+    /// # Errors
+    /// As [`Tokens::open`].
+    fn create(&self, new: &NewToken, so: &Pin) -> Result<()>;
+
+    /// A token by its name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also for one that the client has no right to.
+    fn find(&self, name: &str, client: &Client) -> Result<Granted>;
+
+    /// Makes a token of the service's own.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] to a client without the right to.
+    fn make(
+        &self,
+        wanted: &Wanted,
+        user: Option<&Pin>,
+        so: Option<&Pin>,
+        client: &Client,
+    ) -> Result<()> {
+        let _ = (user, so, client);
+        Err(Error::unsupported(format!("making {:?}", wanted.name)))
+    }
+}
+
+/// A token for one client, and what the client may do with it.
+#[derive(Debug)]
+pub struct Granted {
+    /// The token.
+    pub token: Arc<dyn Token>,
+    /// Its name, for the log.
+    pub name: String,
+    /// The rights that there are, to who has not all of them.
+    pub rules: Option<(Rules, Arc<Accounts>)>,
+}
+
+impl Granted {
+    /// A token for who may do everything.
+    pub fn whole(token: Arc<dyn Token>) -> Self {
+        Granted {
+            token,
+            name: String::new(),
+            rules: None,
+        }
+    }
+
+    fn allows(&self, right: Right, deed: &Deed, client: Option<&Client>) -> bool {
+        let Some((rules, accounts)) = &self.rules else {
+            return true;
+        };
+        let id = deed.object.as_ref().map(ObjectId::to_string);
+        let names = [&deed.label, &id].map(|name| name.as_deref().unwrap_or_default());
+        client.is_some_and(|client| rules.allow(right, Some(names), &client.ids, accounts))
+    }
+}
 
 /// Serves one connection until the client closes it.
 ///
 /// # Errors
 /// Why the connection was ended otherwise: it was fed what is no message
-/// ([`Error::BadInput`]) or used by a second process ([`Error::NotPermitted`]), or it failed.
-pub fn serve(socket: OwnedFd, open: &Opener<'_>, create: &Creator<'_>) -> Result<()> {
-    let mut peer = Peer::new(socket)?;
+/// ([`Error::BadInput`]) or used by a second process ([`Error::NotPermitted`]), it took too long
+/// ([`Error::Timeout`]), or it failed.
+pub fn serve(socket: OwnedFd, tokens: &dyn Tokens) -> Result<()> {
+    let mut peer = Peer::new(socket, tokens.arrival())?;
     let mut response = Frame::new(MAX_RESPONSE);
     let mut session = Session {
         greeted: false,
-        tokens: Vec::new(),
-        open,
-        create,
+        client: None,
+        opened: Vec::new(),
+        tokens,
     };
     let mut goes_on = true;
     while goes_on {
-        let Some(request) = peer.receive()? else {
+        if !peer.receive()? {
             break;
-        };
+        }
+        if session.greeted && session.client.is_none() {
+            session.client = peer.client()?;
+        }
         let answer;
-        (answer, goes_on) = session.answer(request.decode()?)?;
+        (answer, goes_on) = session.answer(peer.request().decode()?)?;
         if response.encode(&answer).is_err() {
             response.encode(&unspeakable())?;
         }
@@ -54,76 +135,21 @@ pub fn serve(socket: OwnedFd, open: &Opener<'_>, create: &Creator<'_>) -> Result
     Ok(())
 }
 
-/// Makes a token in this process: with a PIN for the SO, who sets the user's.
-///
-/// # Errors
-/// [`Error::Unsupported`] for a back end that is not among `back_ends`.
-pub fn create_local(back_ends: &[BackEnd], new: &NewToken, so: &Pin) -> Result<()> {
-    absolute(&new.place)?;
-    let back_end = known(back_ends, &new.back_end)?;
-    let checked = back_end.check_settings(&new.place.settings);
-    checked.map_err(|bad| new.place.blame(bad))?;
-    let request = TokenRequest {
-        dir: &new.place.dir,
-        label: &new.label,
-        settings: new.place.settings.clone(),
-        pins: Some(Pins {
-            user: None,
-            so: Some(so),
-            tries: DEFAULT_TRIES,
-        }),
-    };
-    LocalToken::create(back_end, &request).map(|_| ())
-}
-
-/// Opens a token in this process by the back end that its record names.
-pub fn open_local(back_ends: &[BackEnd], place: &TokenPlace) -> Result<Arc<dyn Token>> {
-    absolute(place)?;
-    open_store(back_ends, Store::open(&place.dir)?, place)
-}
-
-/// Opens the token of a store that is at that place.
-///
-/// # Errors
-/// [`Error::BadConfig`] or [`Error::BadRecord`] for a bad setting; [`Error::Unsupported`] for a
-/// back end that is not among `back_ends`.
-pub fn open_store(
-    back_ends: &[BackEnd],
-    store: Store,
-    place: &TokenPlace,
-) -> Result<Arc<dyn Token>> {
-    let back_end = known(back_ends, &store.token().back_end)?;
-    let checked = back_end.check_settings(&place.settings);
-    checked.map_err(|bad| place.blame(bad))?;
-    Ok(Arc::new(LocalToken::open(
-        back_end,
-        store,
-        &place.settings,
-    )?))
-}
-
-fn known<'b>(back_ends: &'b [BackEnd], name: &str) -> Result<&'b BackEnd> {
-    let unknown = || Error::unsupported(format!("back end {name:?}, in devkeyd"));
-    let found = back_ends.iter().find(|known| known.name == name);
-    found.ok_or_else(unknown)
-}
-
-fn absolute(place: &TokenPlace) -> Result<()> {
-    match place.dir.is_absolute() {
-        true => Ok(()),
-        false => Err(Error::input(
-            "a token's directory is named by an absolute path",
-        )),
-    }
+/// How a client asked for a token.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Place(TokenPlace),
+    Name(String),
 }
 
 /// What was said on one connection.
 struct Session<'a> {
     greeted: bool,
+    /// Who asks, where that makes a difference.
+    client: Option<Client>,
     /// The tokens that were opened; a token's number is its index.
-    tokens: Vec<(TokenPlace, Arc<dyn Token>)>,
-    open: &'a Opener<'a>,
-    create: &'a Creator<'a>,
+    opened: Vec<(Asked, Granted)>,
+    tokens: &'a dyn Tokens,
 }
 
 impl Session<'_> {
@@ -149,30 +175,86 @@ impl Session<'_> {
         }
     }
 
+    /// Does what is asked, where there is the right to, and says so in the log before it answers.
     fn perform(&mut self, request: Request<'_>) -> Response {
         match request {
-            Request::Hello { .. } => Ok(welcome()),
-            Request::Open { place } => self.open(place.into_owned()).map(Reply::Opened),
+            Request::Open { place } => return self.open(Asked::Place(place.into_owned())),
+            Request::Find { name } => return self.open(Asked::Name(name.to_owned())),
+            _ => {}
+        }
+        let Some(mut deed) = Deed::of(&request) else {
+            return self.execute(request, None);
+        };
+        let key = self.look_up(&mut deed);
+        let response = match self.permit(&deed) {
+            Ok(()) => self.execute(request, key),
+            Err(e) => Err(e),
+        };
+        self.log(&deed, &response);
+        response
+    }
+
+    /// The key that a deed is about, as the store has it now: the client has only said which one.
+    fn look_up(&self, deed: &mut Deed) -> Option<Arc<KeyRecord>> {
+        let (token, id) = (self.granted(deed.token?).ok()?, deed.object.as_ref()?);
+        let key = token.token.store().list().ok()?.key(id).cloned()?;
+        deed.label = Some(key.label.clone());
+        Some(key)
+    }
+
+    fn permit(&self, deed: &Deed) -> Result<()> {
+        let (Some(right), Some(token)) = (deed.right, deed.token) else {
+            return Ok(());
+        };
+        let granted = self.granted(token)?;
+        match granted.allows(right, deed, self.client.as_ref()) {
+            true => Ok(()),
+            false => Err(deed.refusal(right, &granted.name, granted.token.store().dir())),
+        }
+    }
+
+    /// One line for each deed of a client that is told apart. Never what was signed or tried.
+    fn log(&self, deed: &Deed, response: &Response) {
+        let Some(client) = &self.client else {
+            return;
+        };
+        let token = deed.token.and_then(|token| self.granted(token).ok());
+        let token = token.map_or("", |granted| granted.name.as_str());
+        match response {
+            Ok(_) => log::info!(target: AUDIT, "token={token:?} {deed} {client} result=ok"),
+            Err(e) => {
+                let reason = e.to_string();
+                log::info!(target: AUDIT, "token={token:?} {deed} {client} result={reason:?}");
+            }
+        }
+    }
+
+    fn execute(&self, request: Request<'_>, key: Option<Arc<KeyRecord>>) -> Response {
+        match request {
             Request::Sign {
                 token,
-                key,
+                key: id,
                 scheme,
                 input,
             } => {
-                let (token, key) = self.key(token, &key)?;
+                let (token, key) = self.key(token, &id, key)?;
                 token.sign(&key, scheme, input).map(Reply::Signature)
             }
-            Request::Agree { token, key, peer } => {
-                let (token, key) = self.key(token, &key)?;
+            Request::Agree {
+                token,
+                key: id,
+                peer,
+            } => {
+                let (token, key) = self.key(token, &id, key)?;
                 token.agree(&key, &peer).map(Reply::Secret)
             }
             Request::Decrypt {
                 token,
-                key,
+                key: id,
                 scheme,
                 ciphertext,
             } => {
-                let (token, key) = self.key(token, &key)?;
+                let (token, key) = self.key(token, &id, key)?;
                 token.decrypt(&key, scheme, ciphertext).map(Reply::Secret)
             }
             Request::Generate { token, request } => {
@@ -193,11 +275,11 @@ impl Session<'_> {
                 self.token(token)?.delete(&object)?;
                 Ok(Reply::Done)
             }
-            request => self.perform_with_pin(request),
+            request => self.execute_with_pin(request),
         }
     }
 
-    fn perform_with_pin(&self, request: Request<'_>) -> Response {
+    fn execute_with_pin(&self, request: Request<'_>) -> Response {
         match request {
             Request::Login {
                 token,
@@ -221,41 +303,68 @@ impl Session<'_> {
             Request::Tries { token, role } => {
                 return self.token(token)?.tries(role).map(Reply::Tries);
             }
-            Request::Create { new, so } => (self.create)(&new, so.get())?,
+            Request::Create { new, so } => self.tokens.create(&new, so.get())?,
+            Request::Make { wanted, user, so } => {
+                let [user, so] = [&user, &so].map(|pin| pin.as_ref().map(PinRef::get));
+                self.tokens.make(&wanted, user, so, self.client()?)?;
+            }
             _ => return Err(Error::Internal("no request of a PIN".to_owned())),
         }
         Ok(Reply::Done)
     }
 
-    fn open(&mut self, place: TokenPlace) -> Result<u32> {
-        let known = self.tokens.iter().position(|(known, _)| *known == place);
+    /// Opens a token, or gives the number that it has already.
+    fn open(&mut self, asked: Asked) -> Response {
+        let known = self.opened.iter().position(|(known, _)| *known == asked);
         let number = match known {
             Some(number) => number,
-            None if self.tokens.len() == MAX_TOKENS => {
+            None if self.opened.len() == MAX_TOKENS => {
                 return Err(Error::Full(format!("{MAX_TOKENS} tokens are open")));
             }
             None => {
-                let token = (self.open)(&place)?;
-                self.tokens.push((place, token));
-                self.tokens.len() - 1
+                let granted = match &asked {
+                    Asked::Place(place) => self.tokens.open(place)?,
+                    Asked::Name(name) => self.tokens.find(name, self.client()?)?,
+                };
+                self.opened.push((asked, granted));
+                self.opened.len() - 1
             }
         };
-        u32::try_from(number).map_err(|e| Error::Internal(e.to_string()))
+        let number = u32::try_from(number);
+        number
+            .map(Reply::Opened)
+            .map_err(|e| Error::Internal(e.to_string()))
+    }
+
+    fn client(&self) -> Result<&Client> {
+        let unknown = || Error::unsupported("tokens by name, in a private child");
+        self.client.as_ref().ok_or_else(unknown)
+    }
+
+    fn granted(&self, number: u32) -> Result<&Granted> {
+        let index = usize::try_from(number).ok();
+        let opened = index.and_then(|index| self.opened.get(index));
+        let unknown = || Error::NotFound(format!("token number {number}"));
+        Ok(&opened.ok_or_else(unknown)?.1)
     }
 
     fn token(&self, number: u32) -> Result<&dyn Token> {
-        let index = usize::try_from(number).ok();
-        let token = index.and_then(|index| self.tokens.get(index));
-        let unknown = || Error::NotFound(format!("token number {number}"));
-        Ok(&*token.ok_or_else(unknown)?.1)
+        Ok(&*self.granted(number)?.token)
     }
 
-    /// A key as the store has it now: the client has only said which one.
-    fn key(&self, token: u32, id: &ObjectId) -> Result<(&dyn Token, Arc<KeyRecord>)> {
+    fn key(
+        &self,
+        token: u32,
+        id: &ObjectId,
+        key: Option<Arc<KeyRecord>>,
+    ) -> Result<(&dyn Token, Arc<KeyRecord>)> {
         let token = self.token(token)?;
-        let key = token.store().list()?.key(id).cloned();
         let missing = || Error::NotFound(format!("key {id}"));
-        Ok((token, key.ok_or_else(missing)?))
+        match key {
+            Some(key) => Ok((token, key)),
+            // Missing, or the store says why it is not to be had.
+            None => token.store().list().and(Err(missing())),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ const PUBLIC_KEY: &str = "PUBLIC KEY";
 const MAC: &str = "DEVKEY RECORD MAC";
 
 /// What a token is, as its `token` file says.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRecord {
     /// Format of the record.

@@ -68,11 +68,6 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
         "yes, with hold = boot: the window is overwritten once it was read",
     ),
     (
-        "service",
-        "yes: programs use the key service even where hold = 0, so that the root never is in \
-         their memory",
-    ),
-    (
         "renew",
         "directory of a token on the same window: the new one takes its enrolment over and has \
          other keys; heeded only when a token is made",
@@ -128,7 +123,6 @@ impl Options {
     pub(super) fn read(settings: &Settings) -> Result<Self> {
         let from = From(settings);
         let hold = from.hold()?;
-        from.yes("service")?;
         Ok(Options {
             device: from.path("device")?.unwrap_or_else(|| DEVICE.into()),
             kind: from.kind()?,
@@ -144,12 +138,10 @@ impl Options {
     }
 }
 
-/// Whether settings ask for the key service: by themselves, or because a root that is held wants a
-/// process that outlives one operation and is nobody else's.
+/// Whether settings ask for the key service: a root that is held wants a process that outlives one
+/// operation and is nobody else's.
 pub(super) fn want_service(settings: &Settings) -> bool {
-    let is = |name: &str, value: &str| settings.get(name).is_some_and(|it| it == value);
-    let held = settings.get("hold").is_some_and(|hold| hold != "0");
-    held || is("service", "yes")
+    settings.get("hold").is_some_and(|hold| hold != "0")
 }
 
 /// Settings by name.
@@ -261,7 +253,6 @@ mod tests {
             ("timeout", "0"),
             ("hold", "forever"),
             ("scrub", "maybe"),
-            ("service", "1"),
             ("renew", "../old"),
             ("min_entropy", "255"),
         ] {
@@ -293,6 +284,5 @@ mod tests {
     fn what_is_held_is_held_by_the_service() {
         let wants = |name: &str, value: &str| want_service(&[(name.into(), value.into())].into());
         assert!(!wants("hold", "0") && wants("hold", "1") && wants("hold", "boot"));
-        assert!(wants("service", "yes") && !wants("service", "no"));
     }
 }

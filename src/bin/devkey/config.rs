@@ -54,8 +54,11 @@ fn paths(tokens: &Tokens) -> Vec<(&'static str, String)> {
         let there = if store.exists() { "" } else { " (not there)" };
         fields.push(("store", format!("{}{there}", store.display())));
     }
-    let service = config.socket.as_ref().unwrap_or(&config.devkeyd);
-    fields.push(("key service", service.display().to_string()));
+    for socket in config.sockets() {
+        let there = if socket.exists() { "" } else { " (not there)" };
+        fields.push(("key service", format!("{}{there}", socket.display())));
+    }
+    fields.push(("private service", config.devkeyd.display().to_string()));
     fields
 }
 

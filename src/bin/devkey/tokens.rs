@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
-use devkey::config::{Config, DEFAULT_TOKEN, Environment, FoundToken, check_name};
-use devkey::provider::BackEnd;
-use devkey::service::Link;
+use devkey::config::{Config, DEFAULT_TOKEN, Environment, FoundToken, Links, Service, check_name};
 use devkey::token::Token;
 use devkey::{Error, Result as LibraryResult};
 use rustix::process::{getegid, geteuid, getgid, getuid};
@@ -23,7 +21,7 @@ pub(crate) type OpenToken = (FoundToken, Arc<dyn Token>);
 pub(crate) struct Tokens {
     pub(crate) environment: Environment,
     pub(crate) config: Config,
-    link: Arc<Link>,
+    links: Links,
 }
 
 impl Tokens {
@@ -31,9 +29,8 @@ impl Tokens {
     pub(crate) fn load() -> Result<Self> {
         let environment = environment();
         let config = Config::load(&environment)?;
-        let link = Link::new(config.devkeyd.clone(), no_child).with_socket(config.socket.clone());
         Ok(Tokens {
-            link: Arc::new(link),
+            links: Links::new(&config, no_child),
             environment,
             config,
         })
@@ -42,7 +39,7 @@ impl Tokens {
     /// The token of that name, the user's own before the system's; without a name the only one, or
     /// the one called "default".
     pub(crate) fn find(&self, name: Option<&str>) -> Result<FoundToken> {
-        let found = self.config.tokens();
+        let found = self.permitted();
         let names: Vec<&str> = found.iter().map(|token| token.name.as_str()).collect();
         let listed = names.join(", ");
         let wanted = match (name, names.as_slice()) {
@@ -70,6 +67,13 @@ impl Tokens {
         })
     }
 
+    /// The tokens, without those that a key service has for others alone.
+    fn permitted(&self) -> Vec<FoundToken> {
+        let mut all = self.config.tokens();
+        all.retain(FoundToken::is_permitted);
+        all
+    }
+
     /// The token to work with, opened.
     pub(crate) fn find_open(&self, name: Option<&str>) -> Result<OpenToken> {
         let found = self.find(name)?;
@@ -78,24 +82,28 @@ impl Tokens {
     }
 
     /// Opens a token. Touches no device.
+    ///
+    /// Without a service that listens it is opened here, for this command is a process of its own.
     pub(crate) fn open(&self, found: &FoundToken) -> LibraryResult<Arc<dyn Token>> {
-        found.open(&self.back_ends(), &self.link)
-    }
-
-    /// Tokens that want the key service are opened there, where one is named; else here, for this
-    /// command is a process of its own.
-    fn back_ends(&self) -> Vec<BackEnd> {
-        let mut all = BACK_ENDS.to_vec();
-        if self.config.socket.is_none() {
-            all.iter_mut().for_each(|one| one.service = |_| false);
+        let mut back_ends = BACK_ENDS.to_vec();
+        if !found.reach.named {
+            back_ends.iter_mut().for_each(|one| one.service = |_| false);
         }
-        all
+        let service = match found.reach.socket {
+            Some(_) => found.service,
+            None => Service::Never,
+        };
+        let found = FoundToken {
+            service,
+            ..found.clone()
+        };
+        found.open(&back_ends, &self.links)
     }
 
     /// Those tokens that can be opened, and why the others cannot.
     pub(crate) fn open_all(&self) -> (Vec<OpenToken>, Vec<Failure>) {
         let (mut open, mut problems) = (Vec::new(), Vec::new());
-        for found in self.config.tokens() {
+        for found in self.permitted() {
             match self.open(&found) {
                 Ok(token) => open.push((found, token)),
                 Err(e) => problems.push(e.into()),

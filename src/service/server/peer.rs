@@ -3,11 +3,12 @@
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::cmsg_space;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::sockopt::socket_passcred;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_passcred, socket_peercred};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg,
     send,
@@ -16,11 +17,14 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::super::frame::{Frame, Malformed};
 use super::super::protocol::MAX_REQUEST;
+use super::Client;
 use crate::error::{Error, Result};
 
 /// Who is at the other end.
 pub(super) struct Peer {
     socket: OwnedFd,
+    /// How long a message may take to arrive; of a service that listens.
+    arrival: Option<Duration>,
     /// The process that sent the first message, and alone may send more.
     pid: Option<Pid>,
     /// That process, to notice its end: others may still have its descriptor.
@@ -31,10 +35,17 @@ pub(super) struct Peer {
 impl Peer {
     /// # Errors
     /// [`Error::BadInput`] for a socket without `SO_PASSCRED`; [`Error::Io`] for no socket.
-    pub(super) fn new(socket: OwnedFd) -> Result<Self> {
+    pub(super) fn new(socket: OwnedFd, arrival: Option<Duration>) -> Result<Self> {
+        if arrival.is_some() {
+            // The greeting comes before there is a process to wait for too.
+            for direction in [Timeout::Send, Timeout::Recv] {
+                set_socket_timeout(&socket, direction, arrival).map_err(failed)?;
+            }
+        }
         match socket_passcred(&socket) {
             Ok(true) => Ok(Peer {
                 socket,
+                arrival,
                 pid: None,
                 process: None,
                 request: Frame::new(MAX_REQUEST),
@@ -44,24 +55,58 @@ impl Peer {
         }
     }
 
-    /// The next request; `None` where the other end is closed.
+    /// Waits for the next request; `false` where the other end is closed.
     ///
     /// # Errors
     /// [`Error::BadInput`] for what is no message, [`Error::NotPermitted`] for one of another
-    /// process. The connection is to be closed.
-    pub(super) fn receive(&mut self) -> Result<Option<&Frame>> {
+    /// process, [`Error::Timeout`] for one that takes too long. The connection is to be closed.
+    pub(super) fn receive(&mut self) -> Result<bool> {
         self.request.clear();
+        let first = self.pid.is_none();
+        let mut until = None;
         loop {
-            if self.at_end()? {
+            if self.at_end(until)? {
                 return match self.request.is_empty() {
-                    true => Ok(None),
+                    true => Ok(false),
                     false => Err(Malformed("cut short").into()),
                 };
             }
             let count = self.read()?;
             if self.request.arrived(count)? {
-                return Ok(Some(&self.request));
+                if first {
+                    self.nothing_more()?;
+                }
+                return Ok(true);
             }
+            until = until.or_else(|| Some(Instant::now() + self.arrival?));
+        }
+    }
+
+    /// The request that was received last.
+    pub(super) fn request(&self) -> &Frame {
+        &self.request
+    }
+
+    /// Who asks, where the service listens. Asked after the second message, the one after the
+    /// greeting's answer: it was sent by the process whose descriptor we had by then, and if that
+    /// has not ended now, its number was not given to another one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where the process has ended.
+    pub(super) fn client(&self) -> Result<Option<Client>> {
+        if self.arrival.is_none() {
+            return Ok(None);
+        }
+        let credentials = socket_peercred(&self.socket).map_err(failed)?;
+        let client = Client::of(&credentials);
+        let mut process = match &self.process {
+            Some(process) => [PollFd::new(process, PollFlags::IN)],
+            None => return Err(Error::unsupported("clients, before Linux 5.3")),
+        };
+        let now = Timespec::default();
+        match retry_on_intr(|| poll(&mut process, Some(&now))).map_err(failed)? {
+            0 => Ok(Some(client)),
+            _ => Err(Error::NotFound("the client".to_owned())),
         }
     }
 
@@ -69,17 +114,22 @@ impl Peer {
     pub(super) fn send(&self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let count = retry_on_intr(|| send(&self.socket, bytes, SendFlags::NOSIGNAL));
-            bytes = bytes.get(count.map_err(failed)?..).unwrap_or_default();
+            let count = count.map_err(|errno| self.late(errno))?;
+            bytes = bytes.get(count..).unwrap_or_default();
         }
         Ok(())
     }
 
     /// Waits for bytes, or for the end of the connection or the process. What is read at the end
     /// bears process id 0, which rustix has no value for; so nothing is read there.
-    fn at_end(&self) -> Result<bool> {
+    fn at_end(&self, until: Option<Instant>) -> Result<bool> {
         if let Some(process) = &self.process {
             let mut either = [&self.socket, process].map(|fd| PollFd::new(fd, PollFlags::IN));
-            retry_on_intr(|| poll(&mut either, None)).map_err(failed)?;
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            if retry_on_intr(|| poll(&mut either, left.as_ref())).map_err(failed)? == 0 {
+                return Err(self.late(Errno::AGAIN));
+            }
             if either
                 .last()
                 .is_some_and(|process| !process.revents().is_empty())
@@ -91,7 +141,51 @@ impl Peer {
         match retry_on_intr(|| recv(&self.socket, &mut byte, RecvFlags::PEEK)) {
             Ok((_, count)) => Ok(count == 0),
             Err(Errno::CONNRESET) => Ok(true),
-            Err(e) => Err(failed(e)),
+            Err(e) => Err(self.late(e)),
+        }
+    }
+
+    /// What a failure of the socket means: one that would have had to wait is a deadline missed.
+    fn late(&self, errno: Errno) -> Error {
+        match (errno, self.arrival) {
+            (Errno::AGAIN, Some(arrival)) => Error::Timeout {
+                what: "the client".to_owned(),
+                seconds: arrival.as_secs(),
+            },
+            _ => failed(errno),
+        }
+    }
+
+    /// Takes note of the process that sent the first message, which is the one that connected where
+    /// we listen.
+    fn meet(&mut self, sender: Pid) -> Result<()> {
+        if self.arrival.is_some() {
+            let connector = socket_peercred(&self.socket).map_err(failed)?.pid;
+            if connector != sender {
+                return Err(Error::NotPermitted("serve another process".to_owned()));
+            }
+        }
+        self.pid = Some(sender);
+        self.process = match pidfd_open(sender, PidfdFlags::empty()) {
+            Ok(process) => Some(process),
+            Err(Errno::SRCH) => return Err(Error::NotFound("the client".to_owned())),
+            // Forbidden, or Linux before 5.3: the end of the last descriptor must do.
+            Err(_) => None,
+        };
+        Ok(())
+    }
+
+    /// Nothing may have come beside the greeting: what comes later was sent by who is the process
+    /// that we know by now, if its number fits.
+    fn nothing_more(&self) -> Result<()> {
+        let mut byte = [0u8];
+        match recv(
+            &self.socket,
+            &mut byte,
+            RecvFlags::PEEK | RecvFlags::DONTWAIT,
+        ) {
+            Ok((_, 1..)) => Err(Malformed("more than one at a time").into()),
+            _ => Ok(()),
         }
     }
 
@@ -120,15 +214,7 @@ impl Peer {
         match self.pid {
             Some(first) if first == sender => {}
             Some(_) => return Err(Error::NotPermitted("serve another process".to_owned())),
-            None => {
-                self.pid = Some(sender);
-                self.process = match pidfd_open(sender, PidfdFlags::empty()) {
-                    Ok(process) => Some(process),
-                    Err(Errno::SRCH) => return Err(Error::NotFound("the client".to_owned())),
-                    // Forbidden, or Linux before 5.3: the end of the last descriptor must do.
-                    Err(_) => None,
-                };
-            }
+            None => self.meet(sender)?,
         }
         Ok(message.bytes)
     }

@@ -1,0 +1,130 @@
+//! What a request is about: the right that it takes, and the line that it leaves in the log.
+
+use std::fmt;
+
+use super::super::protocol::Request;
+use super::super::rights::Right;
+use crate::error::Error;
+use crate::store::{ObjectId, Role};
+
+/// A request that takes a right or leaves a line.
+#[derive(Debug)]
+pub(super) struct Deed {
+    /// What is done.
+    pub(super) what: &'static str,
+    /// The right that it takes; `None` where the sight of the token is enough.
+    pub(super) right: Option<Right>,
+    /// The token's number.
+    pub(super) token: Option<u32>,
+    /// The object.
+    pub(super) object: Option<ObjectId>,
+    /// The label of the key, where it is known before the object is looked up.
+    pub(super) label: Option<String>,
+    /// How: scheme, kind or role. Never what is signed, decrypted or tried.
+    how: Option<String>,
+}
+
+impl Deed {
+    fn new(what: &'static str, right: Option<Right>, token: u32) -> Self {
+        Deed {
+            what,
+            right,
+            token: Some(token),
+            object: None,
+            label: None,
+            how: None,
+        }
+    }
+
+    fn on(self, object: &ObjectId) -> Self {
+        Deed {
+            object: Some(object.clone()),
+            ..self
+        }
+    }
+
+    fn by(self, how: impl fmt::Debug) -> Self {
+        Deed {
+            how: Some(format!("{how:?}")),
+            ..self
+        }
+    }
+
+    /// What a request is about; `None` for those that do nothing.
+    pub(super) fn of(request: &Request<'_>) -> Option<Self> {
+        let using = |what, token: &u32| Deed::new(what, Some(Right::Use), *token);
+        let managing = |what, token: &u32| Deed::new(what, Some(Right::Manage), *token);
+        Some(match request {
+            Request::Hello { .. }
+            | Request::Open { .. }
+            | Request::Find { .. }
+            | Request::Logout { .. }
+            | Request::Create { .. }
+            | Request::Tries { .. } => return None,
+            Request::Sign {
+                token, key, scheme, ..
+            } => using("sign", token).on(key).by(scheme),
+            Request::Agree { token, key, .. } => using("agree", token).on(key),
+            Request::Decrypt {
+                token, key, scheme, ..
+            } => using("decrypt", token).on(key).by(scheme),
+            Request::Generate { token, request } => Deed {
+                label: request.names.label.clone(),
+                ..managing("generate", token).by(request.kind)
+            },
+            Request::AddCertificate { token, .. } => managing("add-certificate", token),
+            Request::Rename { token, object, .. } => managing("rename", token).on(object),
+            Request::Delete { token, object } => managing("delete", token).on(object),
+            Request::Login {
+                token,
+                role: Role::User,
+                ..
+            } => Deed::new("login", None, *token).by(Role::User),
+            Request::Login { token, role, .. } => managing("login", token).by(role),
+            Request::SetPin { token, role, .. } => managing("set-pin", token).by(role),
+            Request::InitPin { token, .. } => managing("init-pin", token),
+            Request::Reset { token, .. } => managing("reset", token),
+            Request::Make { wanted, .. } => Deed {
+                token: None,
+                label: Some(wanted.name.clone()),
+                ..Deed::new("make", None, 0)
+            },
+        })
+    }
+
+    /// The refusal of what there is no right to.
+    pub(super) fn refusal(&self, right: Right, token: &str, dir: &std::path::Path) -> Error {
+        match right {
+            Right::Use => Error::NotPermitted(format!(
+                "{} by you: `use` of token {token} in the key service's devkey.toml does not name \
+                 you nor a group of yours",
+                self.what
+            )),
+            Right::Manage => Error::Refused {
+                path: dir.to_owned(),
+                reason: format!(
+                    "you may not {} there: `manage` of token {token} in the key service's \
+                     devkey.toml does not name you nor a group of yours",
+                    self.what
+                ),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Deed {
+    /// The part of the line that says what, after the token's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "do={}", self.what)?;
+        if let Some(label) = &self.label {
+            write!(f, " key={label:?}")?;
+        }
+        if let Some(object) = &self.object {
+            write!(f, " id={object:?}", object = object.to_string())?;
+        }
+        if let Some(how) = &self.how {
+            write!(f, " by={how:?}")?;
+        }
+        Ok(())
+    }
+}
