@@ -69,6 +69,12 @@ impl Links {
         }
     }
 
+    /// The way to the service that listens at a socket of the configuration.
+    pub fn at(&self, socket: &Path) -> Option<Arc<Link>> {
+        let mut known = self.sockets.iter();
+        known.find_map(|(path, link)| (path == socket).then(|| link.clone()))
+    }
+
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.sockets
@@ -91,9 +97,8 @@ impl Links {
             Service::Auto => is_socket(socket) || (reach.named && !here),
         };
         let socket = reach.socket.as_ref().filter(listening);
-        let link = socket.and_then(|socket| self.sockets.iter().find(|(known, _)| known == socket));
-        match link {
-            Some((_, link)) => Some((link.clone(), Some(&reach.name))),
+        match socket.and_then(|socket| self.at(socket)) {
+            Some(link) => Some((link, Some(&reach.name))),
             None if here && token.service != Service::Always => None,
             None => Some((self.private.clone(), None)),
         }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf, absolute};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use devkey::config::{DEFAULT_TOKEN, check_name};
 use devkey::provider::{BackEnd, Settings};
-use devkey::token::{LocalToken, Token, TokenRequest};
+use devkey::service::{Wanted, make_remote};
+use devkey::store::Store;
+use devkey::token::{DEFAULT_TRIES, LocalToken, Token, TokenRequest};
 use devkey::{Error, Result as LibraryResult};
 use rustix::process::geteuid;
 
@@ -31,7 +33,6 @@ pub(crate) const PUF: &str = "puf";
   devkey init --tpm board         a token called \"board\" in the machine's TPM
   devkey init --puf /dev/puf0     one whose keys come from a chip's noise
   devkey init --pin work          one whose keys want a PIN, asked for on the terminal
-  devkey init --dir /var/lib/devkey/web   as root: a token of the system, called \"web\"
 Next: make a key on it with `devkey key new LABEL`.")]
 pub(crate) struct Args {
     /// What keeps the keys
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// The token's label, shown by ssh and browsers [default: NAME, "devkey" for "default"]
     #[arg(long)]
     label: Option<String>,
+    /// Have the system's key service make it: devkey.toml says who may use it
+    #[arg(long, conflicts_with = "dir")]
+    system: bool,
     /// Directory to make it in, which must not exist [default: by devkey.toml, or in your home]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -147,6 +151,9 @@ pub(crate) fn parse_setting(text: &str) -> LibraryResult<(String, String)> {
 pub(crate) fn run(args: &Args) -> Outcome {
     let tokens = Tokens::load()?;
     let name = args.name()?;
+    if args.system {
+        return make(args, name, &tokens);
+    }
     let dir = place(args, name, &tokens)?;
     let back_end = args.back_end()?;
     let settings = args.settings()?;
@@ -170,6 +177,32 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "\nto have it found, put this into devkey.toml:\n  [token.{name}]\n  directory = {dir:?}\n"
         );
     }
+    text += &format!("\nnext: devkey key new --token {name} LABEL\n");
+    let answer = Answer::text(text);
+    Ok(match pins.and_then(|pins| pins.note(name)) {
+        Some(note) => answer.note(note),
+        None => answer,
+    })
+}
+
+/// Has the key service make a token of the system.
+fn make(args: &Args, name: &str, tokens: &Tokens) -> Outcome {
+    let pins = args.pins.read()?;
+    let given = pins.as_ref().map(GivenPins::pins);
+    let wanted = Wanted {
+        name: name.to_owned(),
+        back_end: args.back_end()?.name.to_owned(),
+        label: args.label(name).to_owned(),
+        settings: args.settings()?,
+        tries: given.as_ref().map_or(DEFAULT_TRIES, |pins| pins.tries),
+    };
+    let place = tokens.config.system_place(name)?;
+    let (user, so) = given.map_or((None, None), |pins| (pins.user, pins.so));
+    let made = make_remote(&tokens.service_of(&place)?, &wanted, user, so);
+    made.map_err(|e| explain(e, name, &place.dir))?;
+    let store = Store::kept(&place.dir, place.reach.keeper)?;
+    let mut text = format!("made token {name} of the system\n");
+    text += &output::fields(&token::summary(store.token(), &place.dir));
     text += &format!("\nnext: devkey key new --token {name} LABEL\n");
     let answer = Answer::text(text);
     Ok(match pins.and_then(|pins| pins.note(name)) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use devkey::config::{Config, DEFAULT_TOKEN, Environment, FoundToken, Links, Service, check_name};
+use devkey::service::Link;
 use devkey::token::Token;
 use devkey::{Error, Result as LibraryResult};
 use rustix::process::{getegid, geteuid, getgid, getuid};
@@ -65,6 +66,14 @@ impl Tokens {
                 format!("name one of these: {listed}"),
             ),
         })
+    }
+
+    /// The way to the key service that has a token or is to make it.
+    pub(crate) fn service_of(&self, found: &FoundToken) -> LibraryResult<Arc<Link>> {
+        let socket = found.reach.socket.as_deref();
+        let link = socket.and_then(|socket| self.links.at(socket));
+        let nobody = || Error::input("no key service listens for this configuration");
+        link.ok_or_else(nobody)
     }
 
     /// The tokens, without those that a key service has for others alone.
