@@ -6,3 +6,4 @@
 
 pub mod level;
 pub mod signer;
+pub mod x509;
