@@ -49,6 +49,13 @@ impl Level {
             Level::Tpm => &[VERIFIED_TPM_RESIDENCY, VERIFIED_TPM_FIXED],
         }
     }
+
+    /// The strongest level that these policies state: all of those that it has are among them.
+    pub fn stated_by(policies: &[String]) -> Option<Level> {
+        let among = |policy: &&str| policies.iter().any(|stated| stated == policy);
+        let stated = |level: &Level| level.policies().iter().all(|policy| among(policy));
+        Level::ALL.into_iter().rev().find(stated)
+    }
 }
 
 impl fmt::Display for Level {
