@@ -4,7 +4,9 @@
 //! checked as the bytes that came, never as an encoding of our own of them.
 
 pub mod certificate;
+pub mod chain;
 pub mod crl;
+pub mod describe;
 pub mod extensions;
 pub mod issue;
 pub mod name;
@@ -13,6 +15,7 @@ mod signed;
 
 pub use certificate::{expiry, matches_key};
 pub use crl::{Reason, Revoked, crl};
+pub use describe::{Description, describe};
 pub use extensions::{ANY_POLICY, ExtendedUsage};
 pub use issue::{CertificateSpec, Issuer, Serial, issue, self_signed};
 pub use name::{AltName, Subject};

@@ -1,6 +1,5 @@
 //! Certificates, taken apart.
 
-use der::oid::ObjectIdentifier;
 use der::{Decode, Encode};
 use x509_cert::TbsCertificate;
 use x509_cert::certificate::Version;
@@ -45,7 +44,6 @@ pub(super) struct Certificate {
     pub(super) not_after: u64,
     /// The certified key, DER.
     pub(super) spki: Vec<u8>,
-    pub(super) signature_algorithm: ObjectIdentifier,
     pub(super) known: Known,
 }
 
@@ -70,7 +68,6 @@ impl Certificate {
             not_before: seconds(body.validity().not_before),
             not_after: seconds(body.validity().not_after),
             spki: body.subject_public_key_info().to_der().map_err(encoding)?,
-            signature_algorithm: signed.algorithm().oid,
             known: Known::read(body.extensions().map_or(&[], |all| all.as_slice()))?,
         })
     }
