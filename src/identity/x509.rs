@@ -14,10 +14,10 @@ pub mod request;
 mod signed;
 
 pub use certificate::{expiry, matches_key};
-pub use crl::{Reason, Revoked, crl};
+pub use crl::{Reason, Revoked, crl, is_revoked};
 pub use describe::{Description, describe};
 pub use extensions::{ANY_POLICY, ExtendedUsage};
-pub use issue::{CertificateSpec, Issuer, Serial, issue, self_signed};
+pub use issue::{Authority, CertificateSpec, Issuer, Serial, issue, self_signed};
 pub use name::{AltName, Subject};
 pub use request::{Request, RequestSpec};
 
