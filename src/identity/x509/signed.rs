@@ -32,6 +32,9 @@ const ML_DSA_44: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101
 const ML_DSA_65: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.18");
 const ML_DSA_87: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.19");
 
+/// Shortest RSA modulus that is trusted, in bytes.
+const MIN_RSA: usize = 256;
+
 /// `SIGNED`, whatever its body is.
 #[derive(Debug, Clone, Copy, Sequence)]
 pub(super) struct Signed<'a> {
@@ -45,6 +48,13 @@ pub(super) struct Signed<'a> {
 struct EcdsaSignature<'a> {
     r: UintRef<'a>,
     s: UintRef<'a>,
+}
+
+/// RSAPublicKey, RFC 8017 appendix A.1.1.
+#[derive(Sequence)]
+struct RsaKey<'a> {
+    modulus: UintRef<'a>,
+    exponent: UintRef<'a>,
 }
 
 impl<'a> Signed<'a> {
@@ -80,9 +90,10 @@ impl<'a> Signed<'a> {
         let algorithm = verifier(&key, &self.algorithm)?;
         let bits = |bits: BitStringRef<'a>| bits.as_bytes().ok_or(Error::Crypto);
         let point = key.subject_public_key.as_bytes().ok_or(Error::Crypto)?;
-        let parsed = ParsedPublicKey::new(algorithm, point).map_err(|_| {
-            Error::unsupported("a public key that is malformed, or RSA below 2048 bits")
-        })?;
+        if key.algorithm.oid == RSA_ENCRYPTION && rsa_len(point)? < MIN_RSA {
+            return Err(Error::unsupported("an RSA key below 2048 bits"));
+        }
+        let parsed = ParsedPublicKey::new(algorithm, point).map_err(|_| Error::Crypto)?;
         Ok(parsed.verify_sig(&self.body()?, bits(self.signature)?)?)
     }
 }
@@ -143,6 +154,12 @@ fn ecdsa_to_der(plain: &[u8]) -> Result<Vec<u8>> {
         .to_der()
     };
     encode().map_err(encoding)
+}
+
+/// Length of a public key's modulus in bytes.
+fn rsa_len(key: &[u8]) -> Result<usize> {
+    let key = RsaKey::from_der(key).map_err(|_| Error::Crypto)?;
+    Ok(key.modulus.as_bytes().len())
 }
 
 /// What verifies a signature by this key with this algorithm.
