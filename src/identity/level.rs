@@ -53,7 +53,7 @@ impl Level {
     /// The strongest level that these policies state: all of those that it has are among them.
     pub fn stated_by(policies: &[String]) -> Option<Level> {
         let among = |policy: &&str| policies.iter().any(|stated| stated == policy);
-        let stated = |level: &Level| level.policies().iter().all(|policy| among(policy));
+        let stated = |level: &Level| level.policies().iter().all(among);
         Level::ALL.into_iter().rev().find(stated)
     }
 }

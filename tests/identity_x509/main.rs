@@ -11,13 +11,9 @@
 #[allow(dead_code, reason = "not every test needs all of it")]
 #[path = "../common/run.rs"]
 mod run;
-#[cfg(feature = "tpm")]
-#[path = "../common/tpm.rs"]
-mod tpm;
 
 mod foreign;
 mod hostile;
 mod lab;
 mod made;
-#[cfg(feature = "tpm")]
 mod makers;
