@@ -11,6 +11,7 @@
 mod counter;
 mod device;
 mod errors;
+mod line;
 mod link;
 mod live;
 mod objects;
@@ -38,12 +39,14 @@ use crate::secret::Secret;
 
 use device::Device;
 use errors::Fault;
+use line::Line;
 use link::Binding;
 use live::{Hides, Loadable};
 use objects::{ours, padded};
 use options::Options;
 use pin::Pin;
 use seal::Sealed;
+use tcti::Tcti;
 use tss2::Wrapped;
 
 /// The TPM 2.0 back end, as front ends register it.
@@ -73,8 +76,8 @@ pub const BACK_END: BackEnd = BackEnd {
     ],
     check: |settings| Options::read(settings).map(drop),
     service: |_| false,
-    create,
-    open,
+    create: |place| create(place, Line::new),
+    open: |place| open(place, Line::new),
 };
 
 /// Making an RSA key takes a discrete TPM a minute at times.
@@ -82,14 +85,31 @@ const GENERATE_AT_LEAST: Duration = Duration::from_secs(180);
 /// Length of a key's auth in bytes.
 const KEY_AUTH_LEN: usize = 32;
 
-fn create(place: &Place<'_>) -> Result<Arc<dyn Provider>> {
-    let provider = Tpm::new(place)?;
+/// The back end for a process that keeps tokens open for many clients: all that are on one TPM
+/// share a connection, and what is loaded there.
+pub const SHARED: BackEnd = BackEnd {
+    create: |place| create(place, Line::shared),
+    open: |place| open(place, Line::shared),
+    ..BACK_END
+};
+
+/// Ends all connections of [`SHARED`] and leaves nothing in the TPMs: for a process that is about
+/// to end, whatever its other threads are doing. Waits 2 s at most. Who waits for an answer gets
+/// [`Error::DeviceGone`], and so does who asks later.
+pub fn close() {
+    Line::close_shared();
+}
+
+type Lines = fn(Tcti) -> Arc<Line>;
+
+fn create(place: &Place<'_>, line: Lines) -> Result<Arc<dyn Provider>> {
+    let provider = Tpm::new(place, line)?;
     provider.device.run(|link| link.binding())?;
     Ok(Arc::new(provider))
 }
 
-fn open(place: &Place<'_>) -> Result<Arc<dyn Provider>> {
-    Ok(Arc::new(Tpm::new(place)?))
+fn open(place: &Place<'_>, line: Lines) -> Result<Arc<dyn Provider>> {
+    Ok(Arc::new(Tpm::new(place, line)?))
 }
 
 #[derive(Debug)]
@@ -100,12 +120,12 @@ struct Tpm {
 }
 
 impl Tpm {
-    fn new(place: &Place<'_>) -> Result<Self> {
+    fn new(place: &Place<'_>, line: Lines) -> Result<Self> {
         let options = Options::read(place.settings)?;
         let binding = place.binding.map(str::parse::<Binding>).transpose()?;
-        let tcti = options.tcti.clone();
+        let line = line(options.tcti.clone());
         Ok(Tpm {
-            device: Arc::new(Device::new(tcti, binding, options.timeout)),
+            device: Arc::new(Device::new(line, binding, options.timeout)),
             info: OnceCell::new(),
             options,
         })
@@ -322,6 +342,15 @@ impl Key for TpmKey {
                 }
             })
         })
+    }
+}
+
+/// A key with an auth does not stay in the TPM with it when nobody may use it any more.
+impl Drop for TpmKey {
+    fn drop(&mut self) {
+        if self.key.auth.is_some() {
+            self.device.unload(self.key.name.clone());
+        }
     }
 }
 

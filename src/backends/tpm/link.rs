@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use base16ct::lower as hex;
+use once_cell::sync::OnceCell;
 
 use super::errors::{Fault, Remedy};
 use super::live::{Live, Resident};
@@ -31,6 +33,21 @@ pub(super) struct Binding {
     pub(super) name: Vec<u8>,
 }
 
+/// A token, as the worker knows it.
+#[derive(Debug, Default)]
+pub(super) struct Tenant {
+    binding: OnceCell<Binding>,
+}
+
+impl Tenant {
+    /// `None` for the binding of a token that is being made.
+    pub(super) fn new(binding: Option<Binding>) -> Self {
+        Tenant {
+            binding: binding.map(OnceCell::with_value).unwrap_or_default(),
+        }
+    }
+}
+
 /// Who fills a full TPM.
 enum Crowd {
     NotSeen,
@@ -40,7 +57,8 @@ enum Crowd {
 /// The device as the worker thread has it: connected or not.
 pub(super) struct Link {
     tcti: Tcti,
-    binding: Option<Binding>,
+    /// The token that is being served, or was the last one.
+    tenant: Arc<Tenant>,
     live: Option<Live>,
     /// Names of objects that may still lie in a TPM without a resource manager.
     orphans: Vec<Vec<u8>>,
@@ -48,10 +66,10 @@ pub(super) struct Link {
 
 impl Link {
     /// Not connected yet.
-    pub(super) fn new(tcti: Tcti, binding: Option<Binding>) -> Self {
+    pub(super) fn new(tcti: Tcti) -> Self {
         Link {
             tcti,
-            binding,
+            tenant: Arc::default(),
             live: None,
             orphans: Vec::new(),
         }
@@ -62,11 +80,13 @@ impl Link {
         &self.tcti
     }
 
-    /// Runs `op` until it succeeds or no further attempt helps.
+    /// Runs `op` of a token until it succeeds or no further attempt helps.
     pub(super) fn run<T>(
         &mut self,
+        tenant: &Arc<Tenant>,
         mut op: impl FnMut(&mut Link) -> Result<T, Fault>,
     ) -> Result<T> {
+        self.tenant = tenant.clone();
         let began = Instant::now();
         let mut rebuilds = 0..if self.tcti.managed() { 1 } else { 3 };
         let mut once = 0..1;
@@ -104,24 +124,48 @@ impl Link {
         }
     }
 
-    /// The connection, made where there is none.
+    /// The connection, made where there is none, to the TPM that is the token's.
     pub(super) fn live(&mut self) -> Result<&mut Live, Fault> {
-        let live = match self.live.take() {
+        let mut live = match self.live.take() {
             Some(live) => live,
             None => self.connect()?,
         };
-        Ok(self.live.insert(live))
+        let checked = match self.tenant.binding.get() {
+            Some(binding) => live.check(binding, &self.tcti),
+            None => Ok(()),
+        };
+        let Err(fault) = checked else {
+            return Ok(self.live.insert(live));
+        };
+        let trusted = live.is_trusted();
+        self.live = Some(live);
+        if !trusted {
+            // Nobody's TPM, as far as is known.
+            self.release();
+            self.live = None;
+        }
+        Err(fault)
     }
 
     /// The storage key for new keys; chosen where the token has none yet.
     pub(super) fn binding(&mut self) -> Result<Binding, Fault> {
-        if let Some(binding) = &self.binding {
+        if let Some(binding) = self.tenant.binding.get() {
             return Ok(binding.clone());
         }
         let live = self.live()?;
         let parent = live.choose_parent()?;
         let name = live.parent_name(parent)?;
-        Ok(self.binding.insert(Binding { parent, name }).clone())
+        let chosen = Binding { parent, name };
+        Ok(self.tenant.binding.get_or_init(|| chosen).clone())
+    }
+
+    /// Flushes a key, where it is loaded.
+    pub(super) fn unload(&mut self, name: &[u8]) {
+        if let Some(live) = &mut self.live
+            && let Err(fault) = live.unload(name)
+        {
+            self.abandon(&fault);
+        }
     }
 
     /// How long the worker may sleep before [`Link::rest`]; `None` where nothing waits for it.
@@ -139,7 +183,7 @@ impl Link {
         self.release();
         if !self.orphans.is_empty() {
             if self.tcti.probe().is_ok()
-                && let Ok(mut live) = Live::open(&self.tcti, None)
+                && let Ok(mut live) = Live::open(&self.tcti)
             {
                 live.sweep(&self.orphans);
             }
@@ -175,7 +219,7 @@ impl Link {
     /// process has just begun at the same handle looks the same, and to take that away in the midst
     /// of a login would make its right PIN a wrong one.
     fn evict(&mut self, crowd: &mut Crowd) {
-        let Some(binding) = &self.binding else {
+        let Some(binding) = self.tenant.binding.get() else {
             return;
         };
         let due = match crowd {
@@ -185,7 +229,7 @@ impl Link {
         if !due {
             return;
         }
-        let Ok(mut live) = Live::open(&self.tcti, None) else {
+        let Ok(mut live) = Live::open(&self.tcti) else {
             return;
         };
         *crowd = match std::mem::replace(crowd, Crowd::NotSeen) {
@@ -224,18 +268,10 @@ impl Link {
 
     fn connect(&mut self) -> Result<Live, Fault> {
         self.tcti.probe()?;
-        let mut live = Live::open(&self.tcti, self.binding.as_ref())?;
+        let mut live = Live::open(&self.tcti)?;
         if !self.orphans.is_empty() {
             live.sweep(&self.orphans);
             self.orphans.clear();
-        }
-        if let Some(binding) = &self.binding
-            && let Err(fault) = live.check(binding, &self.tcti)
-        {
-            self.live = Some(live);
-            self.release();
-            self.live = None;
-            return Err(fault);
         }
         Ok(live)
     }

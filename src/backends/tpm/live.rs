@@ -72,15 +72,17 @@ pub(super) struct Live {
     loaded: Vec<Loaded>,
     /// Storage keys that stay in the TPM.
     persistent: Vec<(u32, KeyHandle)>,
-    /// The salted HMAC session, while it is needed.
-    session: Option<AuthSession>,
+    /// The tokens whose storage keys were found as they should be.
+    checked: Vec<Binding>,
+    /// The salted HMAC session, while it is needed, and the Name of the key that it is salted to.
+    session: Option<(AuthSession, Vec<u8>)>,
     /// A policy session, while it is needed.
     policy: Option<AuthSession>,
     /// When the first of `loaded` came.
     since: Instant,
     /// The Name of what is being loaded just now.
     loading: Option<Vec<u8>>,
-    /// The Name of the owner's primary, where it is known beforehand.
+    /// The Name of the owner's primary, where a token knows it beforehand.
     owner_name: Option<Vec<u8>>,
 }
 
@@ -99,18 +101,18 @@ enum What {
 
 impl Live {
     /// Connects.
-    pub(super) fn open(tcti: &Tcti, binding: Option<&Binding>) -> Result<Self, Fault> {
-        let owner = binding.filter(|binding| binding.parent == Parent::Owner);
+    pub(super) fn open(tcti: &Tcti) -> Result<Self, Fault> {
         Ok(Live {
             context: Context::new(tcti.conf()?)?,
             managed: tcti.managed(),
             loaded: Vec::new(),
             persistent: Vec::new(),
+            checked: Vec::new(),
             session: None,
             policy: None,
             since: Instant::now(),
             loading: None,
-            owner_name: owner.map(|binding| binding.name.clone()),
+            owner_name: None,
         })
     }
 
@@ -246,6 +248,11 @@ impl Live {
     /// Flushes the keys, before something that wants room for itself.
     pub(super) fn make_way(&mut self) -> Result<(), Fault> {
         self.make_room(0)
+    }
+
+    /// Flushes a key, where it is loaded.
+    pub(super) fn unload(&mut self, name: &[u8]) -> Result<(), Fault> {
+        self.flush_some(|one| one.what == What::Key && one.name == name)
     }
 
     /// Flushes what is only passing through.

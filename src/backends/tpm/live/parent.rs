@@ -14,20 +14,34 @@ use crate::error::{Error, Result};
 use crate::key::{KeyKind, Usage};
 
 impl Live {
-    /// Compares the TPM with the token's.
+    /// Compares the TPM with a token's, at its first use of this connection.
     pub(in super::super) fn check(&mut self, binding: &Binding, tcti: &Tcti) -> Result<(), Fault> {
+        if self.checked.contains(binding) {
+            return Ok(());
+        }
         let other = |reason: &str| {
             Fault::Final(Error::OtherDevice {
                 device: tcti.to_string(),
                 reason: format!("different TPM, or it was cleared ({reason})"),
             })
         };
+        if binding.parent == Parent::Owner {
+            self.owner_name = Some(binding.name.clone());
+        }
         match self.parent_name(binding.parent) {
-            Ok(name) if name == binding.name => Ok(()),
+            Ok(name) if name == binding.name => {
+                self.checked.push(binding.clone());
+                Ok(())
+            }
             Ok(_) => Err(other("its storage key is another one")),
             Err(fault) if fault.is(HANDLE) => Err(other("its storage key is missing")),
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Whether this is the TPM of any token.
+    pub(in super::super) fn is_trusted(&self) -> bool {
+        !self.checked.is_empty()
     }
 
     /// The storage key for new tokens: the provisioned one where it is fit, else the owner's.

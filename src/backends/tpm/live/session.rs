@@ -50,12 +50,14 @@ impl Live {
         binding: &Binding,
         hides: Hides,
     ) -> Result<AuthSession, Fault> {
-        let session = match self.session {
-            Some(session) => session,
-            None => {
+        let session = match &self.session {
+            Some((session, salted)) if *salted == binding.name => *session,
+            _ => {
+                self.end_session()?;
                 let salted = Some(self.salt_key(binding)?);
                 let new = self.start(salted, SessionType::Hmac)?;
-                *self.session.insert(new)
+                self.session = Some((new, binding.name.clone()));
+                new
             }
         };
         self.hide(session, hides)?;
@@ -96,11 +98,7 @@ impl Live {
     /// Flushes the sessions that there are.
     pub(in super::super) fn end_sessions(&mut self) -> Result<(), Fault> {
         self.end_policy()?;
-        if let Some(session) = self.session {
-            self.end(session)?;
-            self.session = None;
-        }
-        Ok(())
+        self.end_session()
     }
 
     /// Flushes the policy session, where there is one.
@@ -114,12 +112,18 @@ impl Live {
 
     /// Makes ESYS forget the sessions without a command to the TPM.
     pub(super) fn forget_sessions(&mut self) {
-        for session in [self.session.take(), self.policy.take()]
-            .into_iter()
-            .flatten()
-        {
+        let session = self.session.take().map(|(session, _)| session);
+        for session in session.into_iter().chain(self.policy.take()) {
             forget(&mut self.context, SessionHandle::from(session).into());
         }
+    }
+
+    fn end_session(&mut self) -> Result<(), Fault> {
+        if let Some((session, _)) = &self.session {
+            self.end(*session)?;
+            self.session = None;
+        }
+        Ok(())
     }
 
     fn end(&mut self, session: AuthSession) -> Result<(), Fault> {
