@@ -6,4 +6,5 @@
 
 pub mod level;
 pub mod signer;
+pub mod ssh;
 pub mod x509;

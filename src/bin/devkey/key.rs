@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use devkey::Error;
 use devkey::config::FoundToken;
+use devkey::identity::ssh::key as ssh;
 use devkey::key::{KeyKind, Usage};
 use devkey::store::{KeyRecord, Listing};
 use devkey::token::{KeyRequest, Names};
@@ -15,7 +16,6 @@ use devkey::token::{KeyRequest, Names};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Answer, Outcome};
 use crate::pin::Access;
-use crate::ssh;
 use crate::token::broken;
 use crate::tokens::{Tokens, parse_name};
 use show::{Format, View};
@@ -167,7 +167,7 @@ fn new(tokens: &Tokens, args: &NewArgs) -> Outcome {
         Some(note) => Answer::text(view.format(format)?).note(note),
         None => Answer::text(view.format(format)?),
     };
-    if !ssh::knows(args.kind) {
+    if ssh::algorithm(args.kind).is_none() {
         return Ok(answer.hint("next: put the key where it is to be trusted"));
     }
     Ok(answer

@@ -11,7 +11,6 @@ mod key;
 mod output;
 mod pin;
 mod puf;
-mod ssh;
 mod token;
 mod tokens;
 mod uri;

@@ -4,12 +4,13 @@ use clap::ValueEnum;
 use der::pem::{LineEnding, encode_string};
 use devkey::Error;
 use devkey::config::FoundToken;
+use devkey::identity::ssh::key as ssh;
 use devkey::key::KeyKind;
 use devkey::store::{Certificate, KeyRecord, Listing, TokenRecord};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::{output, ssh, token, uri};
+use crate::{output, token, uri};
 
 /// What to print of a key.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -27,7 +28,7 @@ pub(crate) enum Format {
 impl Format {
     /// What is printed of a new key of this kind unless another format is asked for.
     pub(super) fn of(kind: KeyKind) -> Self {
-        match ssh::knows(kind) {
+        match ssh::algorithm(kind).is_some() {
             true => Format::Ssh,
             false => Format::Pem,
         }
@@ -37,7 +38,7 @@ impl Format {
     /// [`Error::Unsupported`] for the OpenSSH line of a key that OpenSSH does not know.
     pub(super) fn check(self, kind: KeyKind) -> Result<()> {
         match self {
-            Format::Ssh if !ssh::knows(kind) => Err(no_line(kind.name())),
+            Format::Ssh if ssh::algorithm(kind).is_none() => Err(no_line(kind.name())),
             _ => Ok(()),
         }
     }
@@ -79,8 +80,8 @@ impl View {
                 .map(|c| c.id.to_string())
                 .collect(),
             uri: uri::key(record, key),
-            ssh: ssh::line(&key.public, &key.label),
-            fingerprint: ssh::fingerprint(&key.public),
+            ssh: ssh::line(&key.public, &key.label).ok(),
+            fingerprint: ssh::fingerprint(&key.public).ok(),
             pem: pem.map_err(|e| Error::Internal(e.to_string()))?,
         })
     }
