@@ -1,0 +1,8 @@
+//! SSH certificates and KRLs of devkey, and OpenSSH's programs.
+
+#![cfg(test)]
+
+mod authority;
+#[path = "../common/mod.rs"]
+mod common;
+mod formats;
