@@ -7,4 +7,5 @@
 pub mod level;
 pub mod signer;
 pub mod ssh;
+pub mod tpm;
 pub mod x509;
