@@ -24,7 +24,9 @@ pub use crate::store::record::MAX_NAME;
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
-use crate::provider::{BackEnd, Key, KeyAuth, Place, Sealing, Settings};
+use crate::provider::{
+    Attest, Attested, BackEnd, Certified, Key, KeyAuth, Place, Sealing, Settings,
+};
 use crate::secret::Secret;
 use crate::store::record::check_names;
 use crate::store::{Certificate, KeyRecord, ObjectId, Role, Store};
@@ -52,6 +54,12 @@ pub trait Token: Login + fmt::Debug + Send + Sync {
 
     /// Decrypts; see [`Key::decrypt`](crate::provider::Key::decrypt).
     fn decrypt(&self, key: &KeyRecord, scheme: DecryptScheme, ciphertext: &[u8]) -> Result<Secret>;
+
+    /// What the device can show of itself; see [`Attest`].
+    fn attest(&self, what: &Attest) -> Result<Attested>;
+
+    /// What the device says of a key; see [`Key::certify`](crate::provider::Key::certify).
+    fn certify(&self, key: &KeyRecord, qualifying_data: &[u8]) -> Result<Certified>;
 
     /// Makes a key pair and stores it.
     fn generate(&self, request: &KeyRequest) -> Result<KeyRecord>;
@@ -234,6 +242,16 @@ impl Token for LocalToken {
         let _inside = fork::enter();
         Error::permit(key.usage.decrypt, "decrypt")?;
         self.key(key)?.decrypt(scheme, ciphertext)
+    }
+
+    fn attest(&self, what: &Attest) -> Result<Attested> {
+        let _inside = fork::enter();
+        self.shared.provider.attest(what)
+    }
+
+    fn certify(&self, key: &KeyRecord, qualifying_data: &[u8]) -> Result<Certified> {
+        let _inside = fork::enter();
+        self.key(key)?.certify(qualifying_data)
     }
 
     fn generate(&self, request: &KeyRequest) -> Result<KeyRecord> {

@@ -8,7 +8,7 @@ use super::protocol::{MAX_INPUT, PinRef, Reply, Request};
 use super::{NewToken, TokenPlace, Wanted};
 use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, PublicKey, Scheme};
-use crate::provider::Tries;
+use crate::provider::{Attest, Attested, Certified, Tries};
 use crate::secret::Secret;
 use crate::store::{Certificate, KeyRecord, ObjectId, Role, Store};
 use crate::token::{CertificateRequest, KeyRequest, Login, Names, Pin, Token};
@@ -128,6 +128,33 @@ impl Token for RemoteToken {
         let most = key.public.kind().bits() / 8;
         self.call(ask, |reply| match reply {
             Reply::Secret(secret) if secret.len() <= most => Some(secret),
+            _ => None,
+        })
+    }
+
+    fn attest(&self, what: &Attest) -> Result<Attested> {
+        let ask = |token| Request::Attest {
+            token,
+            what: Cow::Borrowed(what),
+        };
+        self.call(ask, |reply| match (what, reply) {
+            (Attest::Identity, Reply::Attested(shown @ Attested::Identity(_)))
+            | (Attest::Activate { .. }, Reply::Attested(shown @ Attested::Secret(_))) => {
+                Some(shown)
+            }
+            _ => None,
+        })
+    }
+
+    fn certify(&self, key: &KeyRecord, qualifying_data: &[u8]) -> Result<Certified> {
+        let id = &key.id;
+        let ask = |token| Request::Certify {
+            token,
+            key: Cow::Borrowed(id),
+            qualifying_data,
+        };
+        self.call(ask, |reply| match reply {
+            Reply::Certified(certified) => Some(certified),
             _ => None,
         })
     }

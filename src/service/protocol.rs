@@ -24,6 +24,8 @@
 //! | `Find` | `Opened` | a token, by the name that it has in the service's configuration |
 //! | `Sign` | `Signature` | |
 //! | `Agree`, `Decrypt` | `Secret` | |
+//! | `Attest` | `Attested` | |
+//! | `Certify` | `Certified` | |
 //! | `Generate`, `AddCertificate` | `Stored` | the id; the client reads the object from the store |
 //! | `Rename`, `Delete` | `Done` | |
 //! | `Login`, `Logout`, `SetPin`, `InitPin`, `Reset` | `Done` | a login holds for the connection |
@@ -61,7 +63,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{NewToken, TokenPlace, Wanted};
 use crate::error::Result;
 use crate::key::{DecryptScheme, PublicKey, Scheme};
-use crate::provider::Tries;
+use crate::provider::{Attest, Attested, Certified, Tries};
 use crate::secret::Secret;
 use crate::store::{ObjectId, Role};
 use crate::token::{CertificateRequest, KeyRequest, Names, Pin};
@@ -102,6 +104,15 @@ pub(super) enum Request<'a> {
         key: Cow<'a, ObjectId>,
         scheme: DecryptScheme,
         ciphertext: &'a [u8],
+    },
+    Attest {
+        token: u32,
+        what: Cow<'a, Attest>,
+    },
+    Certify {
+        token: u32,
+        key: Cow<'a, ObjectId>,
+        qualifying_data: &'a [u8],
     },
     Generate {
         token: u32,
@@ -206,6 +217,8 @@ impl Request<'_> {
         match self {
             Request::Generate { .. } | Request::Reset { .. } => 5,
             Request::Create { .. } | Request::Make { .. } => 5,
+            // It makes its endorsement keys anew, an RSA key among them.
+            Request::Attest { .. } => 5,
             // Argon2id on a slow machine, and a TPM that makes an index.
             Request::Login { .. } | Request::SetPin { .. } | Request::InitPin { .. } => 3,
             _ => 1,
@@ -217,6 +230,7 @@ impl Request<'_> {
         match self {
             Request::Hello { .. } | Request::Open { .. } | Request::Find { .. } => true,
             Request::Sign { .. } | Request::Agree { .. } | Request::Decrypt { .. } => true,
+            Request::Attest { .. } | Request::Certify { .. } => true,
             Request::Generate { .. } | Request::AddCertificate { .. } => false,
             Request::Rename { .. } | Request::Delete { .. } => false,
             Request::Logout { .. } | Request::Tries { .. } => true,
@@ -242,6 +256,8 @@ pub(super) enum Reply {
     Stored(ObjectId),
     Done,
     Tries(Tries),
+    Attested(Attested),
+    Certified(Certified),
 }
 
 /// A reply, or why there is none.

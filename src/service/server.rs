@@ -308,9 +308,27 @@ impl Session<'_> {
                 let [user, so] = [&user, &so].map(|pin| pin.as_ref().map(PinRef::get));
                 self.tokens.make(&wanted, user, so, self.client()?)?;
             }
-            _ => return Err(Error::Internal("no request of a PIN".to_owned())),
+            request => return self.execute_for_ca(request),
         }
         Ok(Reply::Done)
+    }
+
+    fn execute_for_ca(&self, request: Request<'_>) -> Response {
+        match request {
+            Request::Attest { token, what } => {
+                self.token(token)?.attest(&what).map(Reply::Attested)
+            }
+            Request::Certify {
+                token,
+                key: id,
+                qualifying_data,
+            } => {
+                let (token, key) = self.key(token, &id, None)?;
+                let certified = token.certify(&key, qualifying_data);
+                certified.map(Reply::Certified)
+            }
+            _ => Err(Error::Internal("no request for a CA".to_owned())),
+        }
     }
 
     /// Opens a token, or gives the number that it has already.
@@ -360,11 +378,11 @@ impl Session<'_> {
     ) -> Result<(&dyn Token, Arc<KeyRecord>)> {
         let token = self.token(token)?;
         let missing = || Error::NotFound(format!("key {id}"));
-        match key {
-            Some(key) => Ok((token, key)),
-            // Missing, or the store says why it is not to be had.
-            None => token.store().list().and(Err(missing())),
-        }
+        let found = match key {
+            Some(key) => Some(key),
+            None => token.store().list()?.key(id).cloned(),
+        };
+        Ok((token, found.ok_or_else(missing)?))
     }
 }
 

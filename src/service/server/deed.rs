@@ -68,6 +68,8 @@ impl Deed {
             Request::Decrypt {
                 token, key, scheme, ..
             } => using("decrypt", token).on(key).by(scheme),
+            Request::Attest { token, .. } => managing("attest", token),
+            Request::Certify { token, key, .. } => managing("certify", token).on(key),
             Request::Generate { token, request } => Deed {
                 label: request.names.label.clone(),
                 ..managing("generate", token).by(request.kind)
