@@ -20,10 +20,9 @@ mod structures;
 mod verify;
 
 use der::Decode;
-use der::asn1::ObjectIdentifier;
 use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
-use x509_cert::ext::pkix::{KeyUsage, KeyUsages};
+use x509_cert::ext::pkix::KeyUsage;
 
 pub use credential::{MAX_SECRET, make_credential};
 pub use verify::{check_ak, verify_certify};
@@ -36,11 +35,6 @@ use structures::Public;
 pub const MAX_CERTIFICATE: usize = 8 * 1024;
 /// Most intermediates beside it.
 pub const MAX_INTERMEDIATES: usize = 8;
-
-/// rsaEncryption, RFC 8017 appendix A.1.
-const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-/// id-RSAES-OAEP, RFC 8017 appendix A.2.1: so Infineon's older EK certificates name the same key.
-const RSAES_OAEP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.7");
 
 /// Which TPM a device says that it has, and by which key that TPM will attest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,40 +104,23 @@ pub fn object(public: &[u8]) -> Result<(PublicKey, Vec<u8>)> {
 /// to what a TPM decrypts for itself, and could open a credential for an AK made of thin air (TCG EK
 /// Credential Profile §3.2.14, key usage).
 fn certified(der: &[u8], ek: &PublicKey) -> Result<()> {
-    let bad = |e| Error::input(format!("the endorsement certificate cannot be read: {e}"));
-    let body = Certificate::from_der(der).map_err(bad)?;
-    let body = body.tbs_certificate();
-    let info = body.subject_public_key_info();
-    let bits = info.subject_public_key.as_bytes().unwrap_or_default();
-    let same = match ek.rsa() {
-        Some(_) => [RSA_ENCRYPTION, RSAES_OAEP].contains(&info.algorithm.oid) && is_rsa(bits, ek),
-        None => key_of(info).is_some_and(|key| key == *ek),
-    };
-    if !same {
-        return Err(Error::input(
-            "the endorsement certificate is of another endorsement key",
-        ));
+    const WHAT: &str = "the endorsement certificate";
+    let key = PublicKey::from_certificate(der).map_err(|e| about(WHAT, e))?;
+    if key != *ek {
+        return Err(Error::input(format!(
+            "{WHAT} is of another endorsement key"
+        )));
     }
-    match body.get_extension::<KeyUsage>().map_err(bad)? {
-        Some((_, usage)) if usage.0.contains(KeyUsages::DigitalSignature) => Err(Error::input(
-            "the endorsement certificate is of a key that may sign: an endorsement key that is not \
-             restricted proves nothing",
-        )),
+    let bad = |e| Error::input(format!("{WHAT}: {e}"));
+    let body = Certificate::from_der(der).map_err(bad)?;
+    let usage = body.tbs_certificate().get_extension::<KeyUsage>();
+    match usage.map_err(bad)? {
+        Some((_, usage)) if usage.digital_signature() => Err(Error::input(format!(
+            "{WHAT} is of a key that may sign: an endorsement key that is not restricted proves \
+             nothing"
+        ))),
         _ => Ok(()),
     }
-}
-
-fn key_of(info: &spki::SubjectPublicKeyInfoOwned) -> Option<PublicKey> {
-    let der = der::Encode::to_der(info).ok()?;
-    PublicKey::from_spki(&der).ok()
-}
-
-/// Whether an RSAPublicKey (RFC 8017 appendix A.1.1) is this key.
-fn is_rsa(bits: &[u8], key: &PublicKey) -> bool {
-    let info = spki::SubjectPublicKeyInfoRef::try_from(key.to_spki().as_slice())
-        .ok()
-        .and_then(|info| info.subject_public_key.as_bytes().map(<[u8]>::to_vec));
-    info.is_some_and(|own| own == bits)
 }
 
 /// Puts what an error is about in front of it.

@@ -6,6 +6,7 @@ use der::{Decode, Encode, Sequence};
 use p256::elliptic_curve::sec1::ToSec1Point;
 use serde::{Deserialize, Serialize};
 use spki::{AlgorithmIdentifier, SubjectPublicKeyInfo, SubjectPublicKeyInfoRef};
+use x509_cert::Certificate;
 
 use super::{Hash, KeyKind, Scheme};
 use crate::error::{Error, Result};
@@ -18,6 +19,8 @@ const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 /// rsaEncryption, RFC 8017 appendix A.1.
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+/// id-RSAES-OAEP, RFC 8017 appendix A.2.1: so some TPM makers' certificates name a plain RSA key.
+const RSAES_OAEP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.7");
 /// id-Ed25519, RFC 8410 §3.
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
@@ -144,10 +147,7 @@ impl PublicKey {
                     bits,
                 )
             }
-            RSA_ENCRYPTION => {
-                let key = RsaPublicKey::from_der(bits).map_err(bad)?;
-                PublicKey::from_rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
-            }
+            RSA_ENCRYPTION => PublicKey::from_rsa_der(bits),
             ED25519 => PublicKey::from_ed25519(bits),
             // RFC 9881 §2: there are no parameters.
             ML_DSA_44 | ML_DSA_65 | ML_DSA_87 if info.algorithm.parameters.is_some() => {
@@ -160,6 +160,29 @@ impl PublicKey {
                 "unknown public key algorithm {other}"
             ))),
         }
+    }
+
+    /// The key that an X.509 certificate, DER, is of. Nothing else of it is looked at.
+    ///
+    /// Beside [`PublicKey::from_spki`] this takes what certificates of TPMs' endorsement keys have:
+    /// an RSA key that says that it is for OAEP alone.
+    pub fn from_certificate(der: &[u8]) -> Result<Self> {
+        let bad = |e| Error::input(format!("not an X.509 certificate: {e}"));
+        let certificate = Certificate::from_der(der).map_err(bad)?;
+        let info = certificate.tbs_certificate().subject_public_key_info();
+        match info.algorithm.oid {
+            RSAES_OAEP => {
+                PublicKey::from_rsa_der(info.subject_public_key.as_bytes().unwrap_or_default())
+            }
+            _ => PublicKey::from_spki(&info.to_der().map_err(bad)?),
+        }
+    }
+
+    /// Reads an RSAPublicKey.
+    fn from_rsa_der(der: &[u8]) -> Result<Self> {
+        let bad = |_| Error::input("not an RSA public key");
+        let key = RsaPublicKey::from_der(der).map_err(bad)?;
+        PublicKey::from_rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
     }
 
     /// The key as a DER SubjectPublicKeyInfo.
