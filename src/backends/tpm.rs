@@ -8,8 +8,10 @@
 //! It also writes its own log to stderr unless `TSS2_LOG=all+none` was in the environment when the
 //! process started.
 
+mod attest;
 mod counter;
 mod device;
+mod endorsement;
 mod errors;
 mod line;
 mod link;
@@ -33,7 +35,8 @@ use tss_esapi::structures::{Auth, Data, Digest, HashScheme, PublicKeyRsa, RsaDec
 use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
 use crate::provider::{
-    BackEnd, Blob, Capability, Key, KeyAuth, NewKey, Place, Provider, ProviderInfo, Sealing, Tries,
+    Attest, Attested, BackEnd, Blob, Capability, Certified, Key, KeyAuth, NewKey, Place, Provider,
+    ProviderInfo, Sealing, Tries,
 };
 use crate::secret::Secret;
 
@@ -72,6 +75,11 @@ pub const BACK_END: BackEnd = BackEnd {
             "owner_auth_file",
             "absolute path of a file with the password of the TPM's owner, where he has one: for \
              making and deleting the token's own counter",
+        ),
+        (
+            "endorsement_auth_file",
+            "absolute path of a file with the password of the TPM's endorsement hierarchy, where it \
+             has one: for showing to a CA that keys are in this TPM",
         ),
     ],
     check: |settings| Options::read(settings).map(drop),
@@ -116,7 +124,7 @@ fn open(place: &Place<'_>, line: Lines) -> Result<Arc<dyn Provider>> {
 struct Tpm {
     device: Arc<Device>,
     info: OnceCell<ProviderInfo>,
-    options: Options,
+    options: Arc<Options>,
 }
 
 impl Tpm {
@@ -127,7 +135,7 @@ impl Tpm {
         Ok(Tpm {
             device: Arc::new(Device::new(line, binding, options.timeout)),
             info: OnceCell::new(),
-            options,
+            options: Arc::new(options),
         })
     }
 }
@@ -204,6 +212,7 @@ impl Provider for Tpm {
             }),
             public: public.clone(),
             usage,
+            options: Arc::clone(&self.options),
         }))
     }
 
@@ -244,6 +253,27 @@ impl Provider for Tpm {
         self.device.run(move |link| pin::tries(link, &sealed))
     }
 
+    fn attest(&self, what: &Attest) -> Result<Attested> {
+        let password = self.options.endorsement()?;
+        // Endorsement keys that do not stay in the TPM are made anew.
+        let within = self.options.timeout.max(GENERATE_AT_LEAST);
+        match what {
+            Attest::Identity => {
+                let show = move |link: &mut _| attest::identity(link, password.as_ref());
+                let identity = self.device.run_within(within, show)?;
+                Ok(Attested::Identity(identity))
+            }
+            Attest::Activate {
+                ek_public,
+                credential,
+            } => {
+                let sealed = attest::Sealed::new(ek_public, credential)?;
+                let open = move |link: &mut _| attest::activate(link, password.as_ref(), &sealed);
+                self.device.run_within(within, open).map(Attested::Secret)
+            }
+        }
+    }
+
     /// Keys are not kept in the TPM; the counter of a sealed secret is.
     fn forget(&self, blob: &Blob) -> Result<()> {
         if blob.label == tss2::LABEL {
@@ -263,6 +293,7 @@ struct TpmKey {
     key: Arc<Loadable>,
     public: PublicKey,
     usage: Usage,
+    options: Arc<Options>,
 }
 
 impl Key for TpmKey {
@@ -342,6 +373,13 @@ impl Key for TpmKey {
                 }
             })
         })
+    }
+
+    fn certify(&self, qualifying_data: &[u8]) -> Result<Certified> {
+        let password = self.options.endorsement()?;
+        let (key, data) = (self.key.clone(), attest::qualifying(qualifying_data)?);
+        self.device
+            .run(move |link| attest::certify(link, password.as_ref(), &key, &data))
     }
 }
 

@@ -11,6 +11,7 @@
 //! is, where no resource manager keeps handles apart.
 
 mod crowd;
+mod endorsement;
 mod nv;
 mod parent;
 mod sealed;
