@@ -54,8 +54,13 @@ pub(crate) struct Swtpm {
 impl Swtpm {
     /// A new TPM, started.
     pub(crate) fn start() -> Self {
+        Swtpm::of(tempfile::tempdir().unwrap())
+    }
+
+    /// A TPM whose state somebody has made, started.
+    pub(crate) fn of(state: tempfile::TempDir) -> Self {
         let mut swtpm = Swtpm {
-            state: tempfile::tempdir().unwrap(),
+            state,
             port: free_ports(),
             child: None,
         };
