@@ -3,26 +3,37 @@
 //! The structures are those of `x509-cert`; nothing is encoded by hand. What is signed is kept and
 //! checked as the bytes that came, never as an encoding of our own of them.
 
-pub mod certificate;
+mod alt_name;
+mod certificate;
 pub mod chain;
-pub mod crl;
-pub mod describe;
-pub mod extensions;
-pub mod issue;
-pub mod name;
-pub mod request;
+mod crl;
+mod describe;
+mod extensions;
+mod issue;
+mod issuer;
+mod known;
+mod name;
+mod request;
+mod serial;
 mod signed;
+mod usage;
 
-pub use certificate::{expiry, matches_key};
-pub use crl::{Reason, Revoked, crl, is_revoked};
-pub use describe::{Description, describe};
-pub use extensions::{ANY_POLICY, ExtendedUsage};
-pub use issue::{Authority, CertificateSpec, Issuer, Serial, issue, self_signed};
-pub use name::{AltName, Subject};
-pub use request::{Request, RequestSpec};
+use std::time::Duration;
 
 use der::DateTime;
 use x509_cert::time::Time;
+
+pub use alt_name::AltName;
+pub use certificate::{expiry, matches_key};
+pub use crl::{Reason, Revoked, crl, is_revoked};
+pub use describe::{Description, describe};
+pub use extensions::ANY_POLICY;
+pub use issue::{Authority, CertificateSpec, issue, self_signed};
+pub use issuer::Issuer;
+pub use name::Subject;
+pub use request::{Request, RequestSpec};
+pub use serial::Serial;
+pub use usage::ExtendedUsage;
 
 use crate::error::{Error, Result};
 
@@ -31,7 +42,7 @@ pub const MAX_LEN: usize = 64 * 1024;
 
 /// A time of X.509: UTCTime until 2049, GeneralizedTime from 2050 (RFC 5280 §4.1.2.5).
 fn time(unix_seconds: u64) -> Result<Time> {
-    DateTime::from_unix_duration(std::time::Duration::from_secs(unix_seconds))
+    DateTime::from_unix_duration(Duration::from_secs(unix_seconds))
         .map(Time::from)
         .map_err(|_| Error::input("a time of X.509 is before the year 10000"))
 }

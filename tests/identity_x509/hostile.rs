@@ -1,6 +1,7 @@
 //! Changed bytes: each single one of what crosses between device and CA.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::slice;
 
 use devkey::identity::x509::chain::{Purpose, verify};
 use devkey::identity::x509::{
@@ -99,7 +100,7 @@ fn a_changed_issuer_is_no_issuer() {
             let between = verify(
                 &leaf,
                 &[changed],
-                &[root.der.clone()],
+                slice::from_ref(&root.der),
                 now(),
                 Purpose::Client,
             );

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::slice;
 
 use devkey::identity::x509::chain::{Purpose, verify};
 use devkey::identity::x509::{describe, matches_key};
@@ -75,7 +76,7 @@ fn endorsement_certificates_lead_to_their_makers_root() {
     let (maker, other) = (Maker::new(&lab, "maker"), Maker::new(&lab, "other"));
     let check = |leaf: &[u8], between: &[&Maker], root: &Maker, at, purpose| {
         let between: Vec<_> = between.iter().map(|maker| maker.issuer.clone()).collect();
-        verify(leaf, &between, &[root.root.clone()], at, purpose)
+        verify(leaf, &between, slice::from_ref(&root.root), at, purpose)
     };
     let endorsement = Purpose::EndorsementKey;
     for (leaf, kind) in &maker.keys {

@@ -6,8 +6,8 @@ use x509_cert::certificate::Version;
 use x509_cert::name::Name;
 use x509_cert::time::Time;
 
-use super::extensions::Known;
-use super::issue::Serial;
+use super::known::Known;
+use super::serial::Serial;
 use super::signed::Signed;
 use super::{MAX_LEN, encoding};
 use crate::error::{Error, Result};

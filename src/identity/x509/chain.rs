@@ -6,8 +6,9 @@ use der::oid::ObjectIdentifier;
 use x509_cert::certificate::Version;
 
 use super::certificate::Certificate;
-use super::extensions::{ANY_POLICY, ExtendedUsage};
+use super::extensions::ANY_POLICY;
 use super::name::same;
+use super::usage::ExtendedUsage;
 use crate::error::{Error, Result};
 use crate::identity::level::Level;
 

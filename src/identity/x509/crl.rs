@@ -9,8 +9,9 @@ use x509_cert::ext::pkix::{CrlNumber, CrlReason};
 
 use super::certificate::Certificate;
 use super::extensions::{authority_key, extension};
-use super::issue::{Issuer, Serial};
+use super::issuer::Issuer;
 use super::name::same;
+use super::serial::Serial;
 use super::signed::{self, Signed};
 use super::{encoding, time};
 use crate::error::{Error, Result};

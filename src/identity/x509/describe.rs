@@ -10,10 +10,10 @@ use spki::SubjectPublicKeyInfoRef;
 use x509_cert::ext::pkix::crl::CrlDistributionPoints;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 
+use super::alt_name::AltName;
 use super::certificate::Certificate;
-use super::extensions::ExtendedUsage;
-use super::issue::Serial;
-use super::name::AltName;
+use super::serial::Serial;
+use super::usage::ExtendedUsage;
 use crate::error::Result;
 use crate::identity::level::Level;
 use crate::key::{Hash, PublicKey};

@@ -8,9 +8,12 @@ use x509_cert::attr::Attribute;
 use x509_cert::ext::Extension;
 use x509_cert::request::{CertReqInfo, ExtensionReq, Version};
 
-use super::extensions::{self, ExtendedUsage, Known};
-use super::name::{AltName, Subject};
+use super::alt_name::AltName;
+use super::extensions;
+use super::known::Known;
+use super::name::Subject;
 use super::signed::{self, Signed};
+use super::usage::ExtendedUsage;
 use super::{MAX_LEN, encoding};
 use crate::error::{Error, Result};
 use crate::identity::signer::Signer;
