@@ -19,9 +19,7 @@ const KINDS: [KeyKind; 4] = [
 ];
 
 /// Calls `accepts` with `der`, changed at each byte in several ways and cut at each, and fails where one
-/// is accepted. An ECDSA signature may be changed into another valid one only by a change of many bytes.
-///
-/// A change that leaves a signature valid is none: there is no such byte.
+/// is accepted. That one signature is changed into another valid one takes more than a byte.
 fn every_change(der: &[u8], what: &str, accepts: impl Fn(&[u8]) -> bool) {
     assert!(accepts(der), "{what} as it is");
     let refused = |changed: &[u8], how: &str, at: usize| {
@@ -41,7 +39,8 @@ fn every_change(der: &[u8], what: &str, accepts: impl Fn(&[u8]) -> bool) {
     }
 }
 
-/// Seen to fail without the signature's check in `Request::parse`.
+/// Seen to fail without the signature's check in `Request::parse`, and with any parameters for RSA in
+/// `verifier`, which in a request stand outside of the signature.
 #[test]
 fn a_changed_request_is_refused() {
     let lab = Lab::new();
@@ -57,8 +56,7 @@ fn a_changed_request_is_refused() {
     }
 }
 
-/// Seen to fail without `below.verify`, and without the comparison of the two algorithms in
-/// `Certificate::read` (by another OID that means the same: none is known, so by an unsigned NULL).
+/// Seen to fail without `below.verify`.
 #[test]
 fn a_changed_certificate_is_refused() {
     let lab = Lab::new();
@@ -133,7 +131,7 @@ fn a_changed_revocation_list_is_refused() {
     }
 }
 
-/// Seen to fail, by the memory it takes, without the bound in `Signed::read`.
+/// Seen to fail without the bound in `Signed::read`.
 #[test]
 fn what_is_too_long_is_not_looked_at() {
     let long = vec![0x30; MAX_LEN + 1];
