@@ -479,7 +479,8 @@ fn a_certificate_is_good_for_its_purposes() {
 }
 
 /// TCG EK Credential Profile §3.2: no subject, the TPM's maker and model in a critical alternative name,
-/// and attributes of its own. Seen to fail without `tolerated`, and without keyAgreement.
+/// and attributes of its own. Seen to fail without `tolerated`, without keyAgreement, and with a CA's
+/// purposes taken as for TLS.
 #[test]
 fn endorsement_certificates_are_tolerated_as_their_profile_has_them() {
     let lab = Lab::new();
@@ -659,7 +660,7 @@ fn key_identifiers_must_fit() {
     );
 }
 
-/// Requests of others. Seen to fail without each check of `grantable` and of `parse`.
+/// Requests of others. Seen to fail without each check of `grantable`, and without `named` in `parse`.
 #[test]
 fn requests_by_openssl_are_read_and_judged() {
     let lab = Lab::new();

@@ -7,7 +7,7 @@ use x509_cert::certificate::Version;
 
 use super::certificate::Certificate;
 use super::extensions::ANY_POLICY;
-use super::name::same;
+use super::name::{same, shown};
 use super::usage::ExtendedUsage;
 use crate::error::{Error, Result};
 use crate::identity::level::Level;
@@ -121,7 +121,7 @@ impl<'a> Search<'a> {
             length: path.len(),
             error: Error::input(format!(
                 "no certificate of its issuer, {}, is known",
-                last.issuer
+                shown(&last.issuer.to_string())
             )),
         };
         worst.error = about(last, &worst.error);
@@ -208,7 +208,7 @@ impl<'a> Search<'a> {
 
 /// RFC 5280 §6.1.4 (k) to (n).
 fn may_issue(issuer: &Certificate, between: usize) -> Result<()> {
-    // A root of version 1 has no extensions to say that it is one; none is needed today.
+    // A root of version 1 has no extensions to say that it is one. Makers of TPMs have none such.
     if issuer.version != Version::V3 || !issuer.known.is_authority() {
         return Err(Error::input("it is not the certificate of a CA"));
     }
@@ -318,7 +318,7 @@ fn stated(certificate: &Certificate) -> BTreeSet<String> {
 
 /// An error that says which certificate is meant.
 fn about(certificate: &Certificate, error: &Error) -> Error {
-    let (subject, serial) = (&certificate.subject, &certificate.serial);
+    let (subject, serial) = (shown(&certificate.subject.to_string()), &certificate.serial);
     Error::input(format!(
         "the certificate of {subject} (serial {serial}): {error}"
     ))

@@ -12,6 +12,7 @@ use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 
 use super::alt_name::AltName;
 use super::certificate::Certificate;
+use super::name::shown;
 use super::serial::Serial;
 use super::usage::ExtendedUsage;
 use crate::error::Result;
@@ -102,7 +103,7 @@ impl fmt::Display for Description {
             ("SHA-256", self.fingerprint.clone()),
         ];
         for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-            writeln!(f, "{name:<12} {value}")?;
+            writeln!(f, "{name:<12} {}", shown(value))?;
         }
         Ok(())
     }

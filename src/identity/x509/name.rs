@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 
 /// Most attributes that a subject may have.
 const MAX_ATTRIBUTES: usize = 32;
+/// Most characters of a foreign text that are shown.
+const MAX_SHOWN: usize = 1024;
 
 /// Upper bounds of RFC 5280 appendix A.1, in characters, where they are not 64.
 const BOUNDS: &[(ObjectIdentifier, usize)] = &[
@@ -157,6 +159,28 @@ fn parts(name: &Name) -> Option<Vec<Rdn<'_>>> {
         .collect()
 }
 
+/// A foreign text as it is fit to be shown: not too long, and without what a terminal obeys.
+pub(super) fn shown(text: &str) -> String {
+    let plain = |c| {
+        if is_deceptive(c) {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    text.chars().take(MAX_SHOWN).map(plain).collect()
+}
+
+/// Control characters, and those that turn the direction of a text around.
+fn is_deceptive(c: char) -> bool {
+    let turns = [
+        '\u{200e}'..='\u{200f}',
+        '\u{202a}'..='\u{202e}',
+        '\u{2066}'..='\u{2069}',
+    ];
+    c.is_control() || turns.iter().any(|turn| turn.contains(&c))
+}
+
 /// The text of an attribute; `None` where it is of a kind that is not plain text.
 fn text(value: &Any) -> Option<&str> {
     let text = std::str::from_utf8(value.value()).ok()?;
@@ -180,7 +204,7 @@ fn check(attribute: &AttributeTypeAndValue) -> Result<()> {
     let bound = bound.map_or(64, |(_, bound)| *bound);
     let fits = |text: &str| match *oid {
         COUNTRY => text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_alphabetic()),
-        _ => (1..=bound).contains(&text.chars().count()) && !text.contains(char::is_control),
+        _ => (1..=bound).contains(&text.chars().count()) && !text.contains(is_deceptive),
     };
     match text(value).is_some_and(fits) {
         true => Ok(()),
@@ -234,6 +258,7 @@ mod tests {
             "CN=a\\c3b",
             "CN=#0500",
             "CN=a\u{85}b",
+            "CN=a\u{202e}b",
             &long,
             &many,
         ] {
