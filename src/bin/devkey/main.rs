@@ -11,6 +11,7 @@ mod key;
 mod output;
 mod pin;
 mod puf;
+mod ssh;
 mod token;
 mod tokens;
 mod uri;
@@ -74,6 +75,9 @@ enum Command {
     /// Work with ssh-agent
     #[command(subcommand, after_help = "Next: `devkey agent refresh`.")]
     Agent(agent::Command),
+    /// Answer sshd
+    #[command(subcommand, after_help = "Next: `devkey ssh principals --help`.")]
+    Ssh(ssh::Command),
     /// Print a completion script for a shell
     #[command(after_help = "Example:
   devkey completion bash > ~/.local/share/bash-completion/completions/devkey
@@ -95,6 +99,7 @@ impl Command {
             Command::Puf(command) => puf::run(&command),
             Command::Config(args) => config::run(&args),
             Command::Agent(command) => agent::run(&command),
+            Command::Ssh(command) => ssh::run(&command),
             Command::Completion { shell } => Ok(completion(&shell)),
         }
     }

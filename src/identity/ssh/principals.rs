@@ -30,7 +30,7 @@ pub fn accepted<'a>(
     let named: Vec<&str> = account.filter(|name| certificate.names(name)).collect();
     match named.is_empty() {
         true => Err(Error::input(
-            "the certificate is refused: it names no principal that the account accepts",
+            "refused: it names no principal that the account accepts",
         )),
         false => Ok(named),
     }

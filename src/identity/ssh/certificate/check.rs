@@ -73,7 +73,5 @@ fn word(kind: Kind) -> &'static str {
 }
 
 fn refused<T>(reason: impl std::fmt::Display) -> Result<T> {
-    Err(Error::input(format!(
-        "the certificate is refused: {reason}"
-    )))
+    Err(Error::input(format!("refused: {reason}")))
 }
