@@ -5,4 +5,8 @@
 mod authority;
 #[path = "../common/mod.rs"]
 mod common;
+mod door;
 mod formats;
+mod hosts;
+mod pairs;
+mod users;
