@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod authority;
+mod command;
 #[path = "../common/mod.rs"]
 mod common;
 mod door;
