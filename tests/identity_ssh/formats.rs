@@ -321,7 +321,8 @@ fn principals_are_accepted_only_of_a_good_certificate() {
     );
 }
 
-/// By ssh-keygen: a level that no devkey knows, none at all, no principals, an unknown critical option.
+/// By ssh-keygen: a level that no devkey knows, none at all, two, no principals, an unknown critical
+/// option.
 #[test]
 fn foreign_certificates_without_what_is_wanted_open_nothing() {
     let dir = TempDir::new().unwrap();
@@ -347,6 +348,10 @@ fn foreign_certificates_without_what_is_wanted_open_nothing() {
         "it states no level",
     );
     says(decide(&level), "no principal that the account accepts");
+    says(
+        decide(&format!("-n alice {level} -O extension:{LEVEL}=tpm")),
+        "one of them twice",
+    );
     says(
         decide(&format!("-n alice -O critical:x@example=y {level}")),
         "\"x@example\" is unknown",

@@ -30,12 +30,9 @@ pub(crate) enum Command {
 /// that the account accepts, if a CA of FILE signed it, it is valid now and states LEVEL or a higher
 /// one. Otherwise it prints none and exits with 1; sshd then refuses the certificate.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example, in sshd_config:
-  TrustedUserCAKeys /etc/ssh/user_ca.pub
-  AuthorizedPrincipalsCommand /usr/bin/devkey ssh principals --level tpm \\
-      --ca /etc/ssh/user_ca.pub --syslog --accept=%u %k
-  AuthorizedPrincipalsCommandUser nobody
-on one line, without the backslash.
+#[command(after_help = "Example, as AuthorizedPrincipalsCommand:
+  /usr/bin/devkey ssh principals --level tpm --ca /etc/ssh/user_ca.pub --syslog --accept=%u %k
+sshd wants AuthorizedPrincipalsCommandUser beside it: nobody will do.
 Next: `sshd -t`, and a reload of sshd.")]
 pub(crate) struct Args {
     /// The lowest assurance level that will do
