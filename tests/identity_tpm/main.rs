@@ -70,6 +70,20 @@ impl Device {
 }
 
 fn open(tcti: &str, extra: &[(&str, &str)]) -> Arc<dyn Provider> {
+    opened(tcti, extra, None, BACK_END.create)
+}
+
+/// As another process does that knows the TPM.
+fn open_again(tcti: &str, binding: &str) -> Arc<dyn Provider> {
+    opened(tcti, &[], Some(binding), BACK_END.open)
+}
+
+fn opened(
+    tcti: &str,
+    extra: &[(&str, &str)],
+    binding: Option<&str>,
+    open: fn(&Place<'_>) -> Result<Arc<dyn Provider>>,
+) -> Arc<dyn Provider> {
     let all = [&[("tcti", tcti)], extra].concat();
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let settings: Settings = all.iter().map(own).collect();
@@ -77,9 +91,9 @@ fn open(tcti: &str, extra: &[(&str, &str)]) -> Arc<dyn Provider> {
     let place = Place {
         dir: dir.path(),
         settings: &settings,
-        binding: None,
+        binding,
     };
-    (BACK_END.create)(&place).unwrap()
+    open(&place).unwrap()
 }
 
 fn key(provider: &dyn Provider, kind: KeyKind, auth: KeyAuth) -> (NewKey, Box<dyn Key>) {

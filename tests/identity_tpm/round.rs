@@ -9,6 +9,10 @@ use devkey::token::{KeyRequest, LocalToken, Names, Pin, Pins, Token, TokenReques
 
 use super::*;
 
+/// The attributes of the owner's storage primary.
+pub(super) const STORAGE: &str =
+    "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
+
 /// Each kind of EK, keys of each kind, with and without a PIN; and openssl finds the chain. Seen to
 /// fail with another label than IDENTITY in `credential.rs`, and with the hash of the EK's Name
 /// replaced by SHA-256 there.
@@ -61,7 +65,7 @@ fn endorsement_keys_are_made_again_from_their_templates() {
 }
 
 /// Gives a TPM a P-256 EK's certificate.
-fn with_p256(maker: &Maker, swtpm: &Swtpm) {
+pub(super) fn with_p256(maker: &Maker, swtpm: &Swtpm) {
     let make = ["-c", "ek.ctx", "-G", "ecc", "-u", "ek.pem", "-f", "pem"];
     swtpm.tool("tpm2_createek", &make);
     swtpm.flush_what_is_left("-t");

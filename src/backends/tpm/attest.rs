@@ -11,7 +11,9 @@ mod ak;
 mod ek;
 
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{Attest, AttestInfo, Data, EncryptedSecret, IdObject, Signature};
+use tss_esapi::structures::{
+    Attest, AttestInfo, Data, EncryptedSecret, IdObject, Public, Signature,
+};
 use tss_esapi::traits::Marshall;
 
 use super::errors::{Fault, Remedy};
@@ -32,7 +34,7 @@ struct Endorser<'a> {
 
 /// A credential as the TPM takes it.
 pub(super) struct Sealed {
-    ek: Vec<u8>,
+    ek: Public,
     object: IdObject,
     secret: EncryptedSecret,
 }
@@ -43,7 +45,7 @@ impl Sealed {
     pub(super) fn new(ek_public: &[u8], credential: &Credential) -> Result<Self> {
         let bad = |_| Error::input("the challenge holds what no TPM takes for a credential");
         Ok(Sealed {
-            ek: ek_public.to_vec(),
+            ek: ek::parse(ek_public)?,
             object: IdObject::try_from(credential.id_object.as_slice()).map_err(bad)?,
             secret: EncryptedSecret::try_from(credential.encrypted_secret.as_slice())
                 .map_err(bad)?,
@@ -77,21 +79,34 @@ pub(super) fn identity(link: &mut Link, password: Option<&Secret>) -> Result<Ide
     })
 }
 
-/// TPM2_ActivateCredential.
+/// TPM2_ActivateCredential, in a session that hides the answer: one that the EK's policy is
+/// satisfied in, or where its empty auth does, the AK's.
 pub(super) fn activate(
     link: &mut Link,
     password: Option<&Secret>,
     sealed: &Sealed,
 ) -> Result<Secret, Fault> {
     tidily(link, |link| {
-        // Always a session: it hides the answer.
-        let endorser = endorser(link, password, true)?;
+        let by_policy = ek::by_policy(&sealed.ek)?;
+        let endorser = endorser(link, password, password.is_some() || !by_policy)?;
+        let binding = link.binding()?;
         let live = link.live()?;
-        let (ek, ek_public) = ek::find(live, &endorser, &sealed.ek)?;
+        let sessions = match by_policy {
+            false => [endorser.session, AuthSession::Password],
+            true => {
+                let (policy, session) = live.policy(Some(&binding), Hides::Answer)?;
+                live.policy_endorsement(password, endorser.session, policy)?;
+                live.clear()?;
+                [AuthSession::Password, session]
+            }
+        };
+        let ek = ek::find(live, &endorser, &sealed.ek)?;
         let (ak, _) = ak::make(live, &endorser)?;
-        let allowed = ek::authorise(live, &endorser, &ek_public)?;
+        if !by_policy {
+            live.hide(endorser.session, Hides::Answer)?;
+        }
         let credential = (sealed.object.clone(), sealed.secret.clone());
-        let opened = live.activate([ak, ek], [endorser.session, allowed], credential);
+        let opened = live.activate([ak, ek], sessions, credential);
         // An EK's auth, though empty, is one that the TPM protects against guessing.
         live.orderly();
         opened

@@ -10,7 +10,7 @@ use base16ct::lower as hex;
 use once_cell::sync::OnceCell;
 
 use super::errors::{Fault, Remedy};
-use super::live::{Live, Resident};
+use super::live::{Live, Resident, UNKNOWN};
 use super::objects::Parent;
 use super::tcti::Tcti;
 use crate::error::{Error, Result};
@@ -60,7 +60,8 @@ pub(super) struct Link {
     /// The token that is being served, or was the last one.
     tenant: Arc<Tenant>,
     live: Option<Live>,
-    /// Names of objects that may still lie in a TPM without a resource manager.
+    /// Names of objects that may still lie in a TPM without a resource manager, [`UNKNOWN`] among
+    /// them.
     orphans: Vec<Vec<u8>>,
 }
 
@@ -173,15 +174,21 @@ impl Link {
         let tenure = self.tcti.tenure();
         let holds = match &self.live {
             Some(live) => tenure.disconnect || live.holds(),
-            None => !self.orphans.is_empty(),
+            None => false,
         };
-        holds.then_some(tenure.idle)
+        (holds || !self.orphans.is_empty()).then_some(tenure.idle)
     }
 
     /// Nothing was asked for a while: leaves nothing in the TPM.
     pub(super) fn rest(&mut self) {
         self.release();
         if !self.orphans.is_empty() {
+            // What was lost while it was made has since been made again, and has the same Name.
+            if self.orphans.contains(&UNKNOWN)
+                && let Some(live) = &self.live
+            {
+                self.orphans.extend(live.made().iter().cloned());
+            }
             if self.tcti.probe().is_ok()
                 && let Ok(mut live) = Live::open(&self.tcti)
             {
@@ -271,7 +278,7 @@ impl Link {
         let mut live = Live::open(&self.tcti)?;
         if !self.orphans.is_empty() {
             live.sweep(&self.orphans);
-            self.orphans.clear();
+            self.orphans.retain(|name| *name == UNKNOWN);
         }
         Ok(live)
     }

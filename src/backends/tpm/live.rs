@@ -40,6 +40,9 @@ pub(super) use nv::PinCount;
 pub(super) use sealed::Lockout;
 pub(super) use session::Hides;
 
+/// The Name of an object that was made, where the answer was lost.
+pub(super) const UNKNOWN: Vec<u8> = Vec::new();
+
 /// First handle of transient objects (part 2 §7.4).
 const TRANSIENT_FIRST: u32 = 0x8000_0000;
 
@@ -81,8 +84,10 @@ pub(super) struct Live {
     policy: Option<AuthSession>,
     /// When the first of `loaded` came.
     since: Instant,
-    /// The Name of what is being loaded just now.
+    /// The Name of what is being loaded just now; [`UNKNOWN`] where only the answer tells.
     loading: Option<Vec<u8>>,
+    /// Names of primary keys that were made and whose Name was not known before.
+    made: Vec<Vec<u8>>,
     /// The Name of the owner's primary, where a token knows it beforehand.
     owner_name: Option<Vec<u8>>,
 }
@@ -113,6 +118,7 @@ impl Live {
             policy: None,
             since: Instant::now(),
             loading: None,
+            made: Vec::new(),
             owner_name: None,
         })
     }
@@ -259,6 +265,11 @@ impl Live {
     /// Flushes what is only passing through.
     pub(super) fn flush_passing(&mut self) -> Result<(), Fault> {
         self.flush_some(|one| one.what == What::Passing)
+    }
+
+    /// Names of primary keys that were made. Made again, such a key has the same Name.
+    pub(super) fn made(&self) -> &[Vec<u8>] {
+        &self.made
     }
 
     /// Ends without a command to the TPM; the Names of what may still be there.

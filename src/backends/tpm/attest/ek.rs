@@ -2,7 +2,6 @@
 
 use der::{Reader, SliceReader};
 use tss_esapi::handles::KeyHandle;
-use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{Digest, Public};
 use tss_esapi::traits::UnMarshall;
 
@@ -12,7 +11,7 @@ use crate::backends::tpm::endorsement::{
     policy_a,
 };
 use crate::backends::tpm::errors::Fault;
-use crate::backends::tpm::live::{Hides, Live};
+use crate::backends::tpm::live::Live;
 use crate::backends::tpm::objects::{self, ours};
 use crate::backends::tpm::tss2::marshalled;
 use crate::error::{Error, Result};
@@ -50,31 +49,38 @@ pub(super) fn all(live: &mut Live, endorser: &Endorser<'_>) -> Result<Vec<Endors
     Ok(found)
 }
 
-/// The EK of this TPMT_PUBLIC, loaded.
+/// Reads the TPMT_PUBLIC of an EK, this TPM's or another's.
+///
+/// # Errors
+/// [`Error::BadInput`] where it is none.
+pub(super) fn parse(bytes: &[u8]) -> Result<Public> {
+    let public = Public::unmarshall(bytes).ok();
+    let whole = |public: &Public| marshalled(public).is_ok_and(|again| again == bytes);
+    public
+        .filter(|public| is_ek(public) && whole(public))
+        .ok_or_else(|| Error::input("the challenge is for what is no endorsement key"))
+}
+
+/// The EK of this public area, loaded.
 pub(super) fn find(
     live: &mut Live,
     endorser: &Endorser<'_>,
-    wanted: &[u8],
-) -> Result<(KeyHandle, Public), Fault> {
-    let bad = || Error::input("the challenge is for what is no endorsement key");
-    let public = Public::unmarshall(wanted).map_err(|_| bad())?;
-    if !is_ek(&public) || marshalled(&public)? != wanted {
-        return Err(bad().into());
-    }
+    wanted: &Public,
+) -> Result<KeyHandle, Fault> {
     for (handle, resident) in residents(live)? {
-        if resident == public {
-            return Ok((handle, resident));
+        if resident == *wanted {
+            return Ok(handle);
         }
     }
     let indices = live.handles(FIRST_INDEX, LAST_INDEX)?;
     for place in &PLACES {
         for template in templates(live, place, &indices)? {
-            if !made_from(&template, &public) {
+            if !made_from(&template, wanted) {
                 continue;
             }
             if let Some((handle, made)) = make(live, endorser, template)? {
-                if made == public {
-                    return Ok((handle, made));
+                if made == *wanted {
+                    return Ok(handle);
                 }
                 live.flush_passing()?;
             }
@@ -85,23 +91,20 @@ pub(super) fn find(
     )))
 }
 
-/// What lets the EK be used: its empty auth in the high range, else its policy.
-pub(super) fn authorise(
-    live: &mut Live,
-    endorser: &Endorser<'_>,
-    ek: &Public,
-) -> Result<AuthSession, Fault> {
+/// Whether the EK wants its policy: in the high range its empty auth does.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a policy that is not the standard's.
+pub(super) fn by_policy(ek: &Public) -> Result<bool> {
     if ek.object_attributes().user_with_auth() {
-        return Ok(AuthSession::Password);
+        return Ok(false);
     }
-    if *ek.auth_policy() != ours(Digest::try_from(policy_a().0))? {
-        return Err(Fault::Final(Error::unsupported(
+    match *ek.auth_policy() == ours(Digest::try_from(policy_a().0))? {
+        true => Ok(true),
+        false => Err(Error::unsupported(
             "an endorsement key with a policy of its maker's own",
-        )));
+        )),
     }
-    let (policy, session) = live.policy(None, Hides::Nothing)?;
-    live.policy_endorsement(endorser.password, endorser.session, policy)?;
-    Ok(session)
 }
 
 /// The EK that a certificate is of: one that stays in the TPM, or made from its template.

@@ -13,7 +13,7 @@ use tss_esapi::structures::{
     Signature, SignatureScheme,
 };
 
-use super::{Hides, Live, What, auth, forget};
+use super::{Live, UNKNOWN, What, auth, forget};
 use crate::backends::tpm::errors::{Fault, HANDLE, Remedy};
 use crate::backends::tpm::objects::{self, Parent};
 use crate::error::{Error, Result};
@@ -77,10 +77,14 @@ impl Live {
         session: AuthSession,
         template: Public,
     ) -> Result<(KeyHandle, Public), Fault> {
+        self.loading = Some(UNKNOWN);
         let made = self.as_endorser(password, session, |context| {
             context.create_primary(Hierarchy::Endorsement, template, None, None, None, None)
         })?;
         let name = objects::name(&made.out_public).unwrap_or_default();
+        if !self.made.contains(&name) {
+            self.made.push(name.clone());
+        }
         self.keep(What::Passing, name, made.key_handle);
         Ok((made.key_handle, made.out_public))
     }
@@ -100,17 +104,15 @@ impl Live {
         .map(drop)
     }
 
-    /// TPM2_ActivateCredential. `session` hides the answer and authorises the attestation key,
-    /// `endorser` the endorsement key.
+    /// TPM2_ActivateCredential. Each key has its session; one of them hides the answer.
     pub(in super::super) fn activate(
         &mut self,
         [ak, ek]: [KeyHandle; 2],
-        [session, endorser]: [AuthSession; 2],
+        [ak_session, ek_session]: [AuthSession; 2],
         credential: (IdObject, EncryptedSecret),
     ) -> Result<Secret, Fault> {
-        self.hide(session, Hides::Answer)?;
         let (object, secret) = credential;
-        let sessions = (Some(session), Some(endorser), None);
+        let sessions = (Some(ak_session), Some(ek_session), None);
         let opened = self.context.execute_with_sessions(sessions, |context| {
             context.activate_credential(ak, ek, object, secret)
         });
