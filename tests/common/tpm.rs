@@ -166,6 +166,16 @@ impl Swtpm {
         self.run();
     }
 
+    /// As a machine sleeps and wakes: TPM2_Shutdown(STATE), power off and on, TPM2_Startup(STATE).
+    /// Keys and sessions in its memory are gone, and no connection breaks.
+    pub(crate) fn suspend(&self) {
+        let state = |code: u8| [0x80, 1, 0, 0, 0, 12, 0, 0, 1, code, 0, 1];
+        assert_eq!(self.raw(&state(0x45))[6..], [0; 4]);
+        let control = format!("127.0.0.1:{}", self.port + 1);
+        self.tool("swtpm_ioctl", &["--tcp", &control, "-i"]);
+        assert_eq!(self.raw(&state(0x44))[6..], [0; 4]);
+    }
+
     /// Sends a command as it stands and gives what the TPM answers.
     pub(crate) fn raw(&self, command: &[u8]) -> Vec<u8> {
         let mut tpm = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
@@ -382,7 +392,12 @@ fn commands(mut client: TcpStream, port: u16, shared: &Shared) -> io::Result<()>
                 return client.write_all(&reply);
             }
             Action::Silence => {
-                let _ = client.read(&mut [0])?;
+                // Until the client or the proxy goes.
+                client.set_read_timeout(Some(Duration::from_millis(50)))?;
+                let silent = |tried: io::Result<usize>| {
+                    tried.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+                };
+                while silent(client.read(&mut [0])) && !shared.ended.load(Ordering::Acquire) {}
                 return Ok(());
             }
         }

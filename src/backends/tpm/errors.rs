@@ -125,6 +125,12 @@ impl Fault {
         self.code() == Some(0x902)
     }
 
+    /// Whether the answer is TPM_RC_SESSION_MEMORY or TPM_RC_SESSION_HANDLES: there is no room for
+    /// another session.
+    pub(super) fn is_out_of_sessions(&self) -> bool {
+        matches!(self.code(), Some(0x903 | 0x905))
+    }
+
     /// Whether the answer is TPM_RC_FAILURE.
     pub(super) fn is_failure(&self) -> bool {
         matches!(self, Fault::Code(code) if Code(*code).tpm() == Some(0x101))

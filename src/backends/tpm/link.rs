@@ -10,7 +10,7 @@ use base16ct::lower as hex;
 use once_cell::sync::OnceCell;
 
 use super::errors::{Fault, Remedy};
-use super::live::{Live, Resident, UNKNOWN};
+use super::live::{Live, Orphans, Resident};
 use super::objects::Parent;
 use super::tcti::Tcti;
 use crate::error::{Error, Result};
@@ -60,9 +60,8 @@ pub(super) struct Link {
     /// The token that is being served, or was the last one.
     tenant: Arc<Tenant>,
     live: Option<Live>,
-    /// Names of objects that may still lie in a TPM without a resource manager, [`UNKNOWN`] among
-    /// them.
-    orphans: Vec<Vec<u8>>,
+    /// What may still lie in a TPM without a resource manager.
+    orphans: Orphans,
 }
 
 impl Link {
@@ -72,7 +71,7 @@ impl Link {
             tcti,
             tenant: Arc::default(),
             live: None,
-            orphans: Vec::new(),
+            orphans: Orphans::default(),
         }
     }
 
@@ -93,6 +92,7 @@ impl Link {
         let mut once = 0..1;
         let mut pause = Duration::from_millis(1);
         let mut crowd = Crowd::NotSeen;
+        let mut suspects = None;
         loop {
             let fault = match op(self) {
                 Ok(value) => return Ok(value),
@@ -111,6 +111,9 @@ impl Link {
                         && began.elapsed() > self.tcti.tenure().held.unwrap_or(PATIENCE)
                     {
                         self.evict(&mut crowd);
+                    }
+                    if fault.is_out_of_sessions() && self.orphans.has_lost() {
+                        self.reclaim(&mut suspects);
                     }
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -183,18 +186,15 @@ impl Link {
     pub(super) fn rest(&mut self) {
         self.release();
         if !self.orphans.is_empty() {
-            // What was lost while it was made has since been made again, and has the same Name.
-            if self.orphans.contains(&UNKNOWN)
-                && let Some(live) = &self.live
-            {
-                self.orphans.extend(live.made().iter().cloned());
+            if let Some(live) = &self.live {
+                self.orphans.recognise(live.made());
             }
             if self.tcti.probe().is_ok()
                 && let Ok(mut live) = Live::open(&self.tcti)
             {
-                live.sweep(&self.orphans);
+                let _ = live.sweep(&self.orphans);
             }
-            self.orphans.clear();
+            self.orphans.give_up();
         }
         if self.tcti.tenure().disconnect {
             self.live = None;
@@ -224,7 +224,7 @@ impl Link {
     ///
     /// Sessions stay, though a killed process may leave some: they have no Name. One that a living
     /// process has just begun at the same handle looks the same, and to take that away in the midst
-    /// of a login would make its right PIN a wrong one.
+    /// of a login would make its right PIN a wrong one. But see [`Link::reclaim`].
     fn evict(&mut self, crowd: &mut Crowd) {
         let Some(binding) = self.tenant.binding.get() else {
             return;
@@ -247,6 +247,27 @@ impl Link {
                 Crowd::NotSeen
             }
         };
+    }
+
+    /// Flushes sessions that this process itself began and never heard of, as the line broke in
+    /// between: as many as there may be, where the TPM has no room for another one and these have
+    /// been there for all of [`ABANDONED`], seen every millisecond.
+    fn reclaim(&mut self, suspects: &mut Option<(Instant, Vec<u32>)>) {
+        let Ok(mut live) = Live::open(&self.tcti) else {
+            return;
+        };
+        let Ok(there) = live.sessions() else {
+            return;
+        };
+        let (since, stayed) = suspects.get_or_insert_with(|| (Instant::now(), there.clone()));
+        stayed.retain(|session| there.contains(session));
+        if since.elapsed() > ABANDONED {
+            let lost = self.orphans.take_lost();
+            for session in stayed.iter().take(lost) {
+                log::warn!("{}: flushing a session that was lost", self.tcti);
+                let _ = live.flush_session(*session);
+            }
+        }
     }
 
     /// Flushes all that is ours, in good order.
@@ -276,9 +297,8 @@ impl Link {
     fn connect(&mut self) -> Result<Live, Fault> {
         self.tcti.probe()?;
         let mut live = Live::open(&self.tcti)?;
-        if !self.orphans.is_empty() {
-            live.sweep(&self.orphans);
-            self.orphans.retain(|name| *name == UNKNOWN);
+        if !self.orphans.is_empty() && live.sweep(&self.orphans).is_ok() {
+            self.orphans.swept();
         }
         Ok(live)
     }

@@ -35,7 +35,7 @@ use super::tss2::Wrapped;
 use crate::error::Result;
 use crate::secret::Secret;
 
-pub(super) use crowd::Resident;
+pub(super) use crowd::{Orphans, Resident};
 pub(super) use nv::PinCount;
 pub(super) use sealed::Lockout;
 pub(super) use session::Hides;
@@ -84,6 +84,8 @@ pub(super) struct Live {
     policy: Option<AuthSession>,
     /// When the first of `loaded` came.
     since: Instant,
+    /// Whether a session is being started just now.
+    starting: bool,
     /// The Name of what is being loaded just now; [`UNKNOWN`] where only the answer tells.
     loading: Option<Vec<u8>>,
     /// Names of primary keys that were made and whose Name was not known before.
@@ -117,6 +119,7 @@ impl Live {
             session: None,
             policy: None,
             since: Instant::now(),
+            starting: false,
             loading: None,
             made: Vec::new(),
             owner_name: None,
@@ -272,15 +275,18 @@ impl Live {
         &self.made
     }
 
-    /// Ends without a command to the TPM; the Names of what may still be there.
-    pub(super) fn abandon(mut self) -> Vec<Vec<u8>> {
-        self.forget_sessions();
-        let mut names = Vec::from_iter(self.loading.take());
+    /// Ends without a command to the TPM; what may still be there.
+    pub(super) fn abandon(mut self) -> Orphans {
+        let mut left = Orphans {
+            sessions: self.forget_sessions(),
+            lost_sessions: usize::from(self.starting),
+            names: Vec::from_iter(self.loading.take()),
+        };
         for one in std::mem::take(&mut self.loaded) {
             forget(&mut self.context, one.handle.into());
-            names.push(one.name);
+            left.names.push(one.name);
         }
-        names
+        left
     }
 
     /// TPM2_Load.

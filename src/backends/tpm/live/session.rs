@@ -110,12 +110,19 @@ impl Live {
         Ok(())
     }
 
-    /// Makes ESYS forget the sessions without a command to the TPM.
-    pub(super) fn forget_sessions(&mut self) {
+    /// Makes ESYS forget the sessions without a command to the TPM; their handles.
+    pub(super) fn forget_sessions(&mut self) -> Vec<u32> {
         let session = self.session.take().map(|(session, _)| session);
+        let mut handles = Vec::new();
         for session in session.into_iter().chain(self.policy.take()) {
-            forget(&mut self.context, SessionHandle::from(session).into());
+            let object = SessionHandle::from(session).into();
+            // The Name of a session is its handle (part 1 §16).
+            let name = self.context.tr_get_name(object);
+            let number = name.ok().and_then(|name| name.value().try_into().ok());
+            handles.extend(number.map(u32::from_be_bytes));
+            forget(&mut self.context, object);
         }
+        handles
     }
 
     fn end_session(&mut self) -> Result<(), Fault> {
@@ -149,15 +156,17 @@ impl Live {
 
     fn start(&mut self, salt: Option<KeyHandle>, kind: SessionType) -> Result<AuthSession, Fault> {
         self.begins();
-        self.context
-            .start_auth_session(
-                salt,
-                None,
-                None,
-                kind,
-                SymmetricDefinition::AES_128_CFB,
-                HashingAlgorithm::Sha256,
-            )?
-            .ok_or(Fault::Wrong)
+        self.starting = true;
+        let started = self.context.start_auth_session(
+            salt,
+            None,
+            None,
+            kind,
+            SymmetricDefinition::AES_128_CFB,
+            HashingAlgorithm::Sha256,
+        );
+        let started = started.map_err(Fault::from);
+        self.starting = started.as_ref().is_err_and(|fault| !fault.heard());
+        started?.ok_or(Fault::Wrong)
     }
 }
