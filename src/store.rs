@@ -63,6 +63,11 @@ impl ObjectId {
         self.0.contains('.')
     }
 
+    /// Whether both name certificates of one file.
+    pub fn same_file(&self, other: &ObjectId) -> bool {
+        self.file() == other.file()
+    }
+
     /// The name of its file.
     fn file(&self) -> Cow<'_, str> {
         match (self.is_certificate(), self.0.split_once('#')) {

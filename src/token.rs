@@ -3,6 +3,7 @@
 //! [`Token`] is what front ends use. It is implemented by [`LocalToken`], whose provider runs in
 //! this process, and by the client of the key service, whose provider runs in another.
 
+mod chain;
 mod create;
 mod login;
 mod pin;
@@ -66,6 +67,17 @@ pub trait Token: Login + fmt::Debug + Send + Sync {
 
     /// Stores a certificate.
     fn add_certificate(&self, request: &CertificateRequest) -> Result<Certificate>;
+
+    /// Puts a chain of certificates (DER, that of a key of the token first) in the place of `old`
+    /// ones, in one step: whoever lists the certificates finds the old or the new. Without `old` the
+    /// chain is added; with an empty one the old ones are removed, with the chains in their files.
+    /// Gives the id of the first.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] where the first certifies no key of the token, or a file also holds the
+    /// certificate of another key.
+    fn replace_certificates(&self, old: &[ObjectId], chain: &[Vec<u8>])
+    -> Result<Option<ObjectId>>;
 
     /// Changes the label or the `CKA_ID` of an object.
     fn rename(&self, id: &ObjectId, names: &Names) -> Result<()>;
@@ -295,6 +307,16 @@ impl Token for LocalToken {
         certificate.cka_id = request.names.cka_id.clone();
         writer.put_certificate(&certificate, false)?;
         Ok(certificate)
+    }
+
+    fn replace_certificates(
+        &self,
+        old: &[ObjectId],
+        chain: &[Vec<u8>],
+    ) -> Result<Option<ObjectId>> {
+        let _inside = fork::enter();
+        let writer = self.store().writer()?;
+        chain::replace(&writer, &*self.store().list()?, old, chain)
     }
 
     fn rename(&self, id: &ObjectId, names: &Names) -> Result<()> {

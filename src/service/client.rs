@@ -183,6 +183,24 @@ impl Token for RemoteToken {
         Ok(Certificate::clone(certificate.ok_or_else(missing)?))
     }
 
+    fn replace_certificates(
+        &self,
+        old: &[ObjectId],
+        chain: &[Vec<u8>],
+    ) -> Result<Option<ObjectId>> {
+        short_enough(&chain.concat())?;
+        let ask = |token| Request::ReplaceCertificates {
+            token,
+            old: Cow::Borrowed(old),
+            chain: Cow::Borrowed(chain),
+        };
+        self.call(ask, |reply| match reply {
+            Reply::Stored(id) => Some(Some(id)),
+            Reply::Done => Some(None),
+            _ => None,
+        })
+    }
+
     fn rename(&self, id: &ObjectId, names: &Names) -> Result<()> {
         let ask = |token| Request::Rename {
             token,

@@ -27,6 +27,7 @@
 //! | `Attest` | `Attested` | |
 //! | `Certify` | `Certified` | |
 //! | `Generate`, `AddCertificate` | `Stored` | the id; the client reads the object from the store |
+//! | `ReplaceCertificates` | `Stored`, `Done` | the id of the first; `Done` where they were removed |
 //! | `Rename`, `Delete` | `Done` | |
 //! | `Login`, `Logout`, `SetPin`, `InitPin`, `Reset` | `Done` | a login holds for the connection |
 //! | `Tries` | `Tries` | |
@@ -172,6 +173,11 @@ pub(super) enum Request<'a> {
         user: Option<PinRef<'a>>,
         so: Option<PinRef<'a>>,
     },
+    ReplaceCertificates {
+        token: u32,
+        old: Cow<'a, [ObjectId]>,
+        chain: Cow<'a, [Vec<u8>]>,
+    },
 }
 
 /// A PIN that the client has and the service gets: no copy is made to send it.
@@ -233,6 +239,7 @@ impl Request<'_> {
             Request::Attest { .. } | Request::Certify { .. } => true,
             Request::Generate { .. } | Request::AddCertificate { .. } => false,
             Request::Rename { .. } | Request::Delete { .. } => false,
+            Request::ReplaceCertificates { .. } => false,
             Request::Logout { .. } | Request::Tries { .. } => true,
             // Twice the same wrong PIN would be two tries.
             Request::Login { .. } | Request::SetPin { .. } => false,

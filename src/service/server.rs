@@ -263,6 +263,10 @@ impl Session<'_> {
             Request::AddCertificate { token, request } => Ok(Reply::Stored(
                 self.token(token)?.add_certificate(&request)?.id,
             )),
+            Request::ReplaceCertificates { token, old, chain } => {
+                let stored = self.token(token)?.replace_certificates(&old, &chain)?;
+                Ok(stored.map_or(Reply::Done, Reply::Stored))
+            }
             Request::Rename {
                 token,
                 object,

@@ -110,13 +110,24 @@ impl Certificate {
 
     /// The contents of the certificate's file.
     pub(super) fn encode(&self) -> Result<String> {
+        Certificate::encode_file(std::slice::from_ref(self))
+    }
+
+    /// The contents of a file of several: its names are those of the first.
+    pub(super) fn encode_file(all: &[Certificate]) -> Result<String> {
+        let first = all.first();
         let head = Head {
             version: record::FORMAT,
-            label: self.label.clone(),
-            cka_id: self.cka_id.as_deref().map(hex::encode_string),
+            label: first.and_then(|first| first.label.clone()),
+            cka_id: first
+                .and_then(|first| first.cka_id.as_deref())
+                .map(hex::encode_string),
         };
         let lines = toml::to_string(&head).map_err(|e| Error::Internal(e.to_string()))?;
-        let block = record::encode_block(CERTIFICATE, &self.der)?;
-        Ok(format!("{MARK}{lines}{block}"))
+        let mut text = format!("{MARK}{lines}");
+        for certificate in all {
+            text += &record::encode_block(CERTIFICATE, &certificate.der)?;
+        }
+        Ok(text)
     }
 }

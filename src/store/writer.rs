@@ -61,6 +61,28 @@ impl Writer {
         self.write(&name, &contents, replace)
     }
 
+    /// Writes certificates, a chain, into one file: that of `id`, whatever it holds so far, in one step.
+    pub fn put_chain(&self, id: &ObjectId, chain: &[Certificate], replace: bool) -> Result<()> {
+        let contents = Certificate::encode_file(chain)?;
+        let name = id.file();
+        let read = Certificate::parse_file(&contents, &name, Path::new(name.as_ref()));
+        if read.map_err(unreadable)?.len() != chain.len() {
+            return Err(unreadable("its certificates"));
+        }
+        self.write(&name, &contents, replace)
+    }
+
+    /// Removes the file that a certificate is in, with all that are in it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]
+    pub fn remove_chain(&self, id: &ObjectId) -> Result<()> {
+        match id.is_certificate() {
+            true => self.dir.remove(&id.file()),
+            false => Err(Error::input(format!("{id} is no certificate"))),
+        }
+    }
+
     /// Removes a key or a certificate.
     ///
     /// # Errors

@@ -75,6 +75,7 @@ impl Deed {
                 ..managing("generate", token).by(request.kind)
             },
             Request::AddCertificate { token, .. } => managing("add-certificate", token),
+            Request::ReplaceCertificates { token, .. } => managing("replace-certificates", token),
             Request::Rename { token, object, .. } => managing("rename", token).on(object),
             Request::Delete { token, object } => managing("delete", token).on(object),
             Request::Login {

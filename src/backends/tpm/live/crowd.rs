@@ -121,7 +121,7 @@ impl Live {
 
     /// Sessions in the TPM's memory, whosever.
     pub(in super::super) fn sessions(&mut self) -> Result<Vec<u32>, Fault> {
-        let handles = self.handles(SESSION_FIRST)?;
+        let handles = self.handles_from(SESSION_FIRST)?;
         Ok(handles.into_iter().map(u32::from).collect())
     }
 
@@ -139,7 +139,7 @@ impl Live {
         &mut self,
         mut goes: impl FnMut(&mut Live, TpmHandle, ObjectHandle) -> bool,
     ) -> Result<(), Fault> {
-        for handle in self.handles(TRANSIENT_FIRST)? {
+        for handle in self.handles_from(TRANSIENT_FIRST)? {
             match self.context.tr_from_tpm_public(handle) {
                 Ok(object) if goes(self, handle, object) => self.flush_or_forget(object)?,
                 Ok(object) => forget(&mut self.context, object),
@@ -150,7 +150,7 @@ impl Live {
     }
 
     /// The handles in use, from this one on.
-    fn handles(&mut self, first: u32) -> Result<Vec<TpmHandle>, Fault> {
+    fn handles_from(&mut self, first: u32) -> Result<Vec<TpmHandle>, Fault> {
         match self.plain(|context| context.get_capability(CapabilityType::Handles, first, 16))? {
             (CapabilityData::Handles(handles), _) => Ok(handles.into_inner()),
             _ => Ok(Vec::new()),
