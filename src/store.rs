@@ -6,6 +6,7 @@
 mod certificate;
 mod pin;
 pub mod record;
+mod ssh;
 mod writer;
 
 use std::borrow::Cow;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use certificate::Certificate;
 pub use pin::{PinRecord, Role, Stretch};
 pub use record::{KeyRecord, TokenRecord};
+pub use ssh::{SSH_ENDING, SshFiles};
 pub use writer::Writer;
 
 use crate::error::{Error, Result};
@@ -277,6 +279,11 @@ impl Store {
             Err(Error::NotFound(_)) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// The certificates of OpenSSH that lie beside its keys.
+    pub fn ssh_files(&self) -> SshFiles<'_> {
+        SshFiles::of(self)
     }
 
     /// Keeps other writers out until the result is dropped.

@@ -229,13 +229,13 @@ impl KeyRecord {
 }
 
 /// A PEM block and where it ends in the text.
-pub(super) struct Block {
-    pub(super) blob: Blob,
+pub(crate) struct Block {
+    pub(crate) blob: Blob,
     pub(super) end: usize,
 }
 
 /// Splits a file into the text before the first PEM block and the blocks.
-pub(super) fn split<'a>(text: &'a str, path: &Path) -> Result<(&'a str, Vec<Block>)> {
+pub(crate) fn split<'a>(text: &'a str, path: &Path) -> Result<(&'a str, Vec<Block>)> {
     const END: &str = "\n-----END ";
     let first = find_block(text, 0).unwrap_or(text.len());
     let (head, _) = text.split_at(first);

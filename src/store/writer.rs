@@ -97,7 +97,8 @@ impl Writer {
     /// Removes all keys and certificates, those that cannot be read too.
     pub fn clear(&self) -> Result<()> {
         let names = self.dir.names()?;
-        for name in names.iter().filter(|name| super::is_object(name)) {
+        let ours = |name: &&String| super::is_object(name) || super::ssh::is_ssh(name);
+        for name in names.iter().filter(ours) {
             self.dir.remove(name)?;
         }
         Ok(())
