@@ -7,6 +7,7 @@
 mod file;
 mod merged;
 mod reach;
+mod renew;
 
 use std::env;
 use std::io::ErrorKind;
@@ -18,6 +19,7 @@ pub use file::Setting;
 use merged::Merged;
 pub use merged::Offer;
 pub use reach::{Links, Reach, Service};
+pub use renew::{Renew, parse_span};
 use rustix::fs::stat;
 use rustix::io::Errno;
 
@@ -107,6 +109,9 @@ pub struct Config {
     pub stores: Vec<PathBuf>,
     /// Path of the key service.
     pub devkeyd: PathBuf,
+    /// Socket of a key service that runs already (`devkeyd --listen`), instead of one's own.
+    /// How certificates are renewed.
+    pub renew: Renew,
     layers: Vec<Layer>,
 }
 
@@ -154,6 +159,7 @@ impl Config {
             files: Vec::new(),
             stores: Vec::new(),
             devkeyd: PathBuf::from(DEVKEYD),
+            renew: Renew::default(),
             layers: Vec::new(),
         };
         if let Some(only) = &environment.config {
@@ -360,6 +366,7 @@ impl Config {
             .devkeyd
             .take()
             .unwrap_or(std::mem::take(&mut self.devkeyd));
+        self.renew = std::mem::take(&mut parsed.renew).or(std::mem::take(&mut self.renew));
         self.files.push(path.to_owned());
         self.add(store, parsed, own);
         Ok(())

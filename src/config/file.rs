@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::renew::{Renew, parse_span};
 use super::{Service, check_name};
 use crate::error::{Error, Result};
 use crate::files::Dir;
@@ -21,6 +23,7 @@ pub(super) struct Parsed {
     pub(super) socket: Option<PathBuf>,
     pub(super) user: Option<String>,
     pub(super) tokens: Vec<NamedToken>,
+    pub(super) renew: Renew,
 }
 
 /// A `[token.NAME]` table.
@@ -96,9 +99,10 @@ impl Source<'_> {
                 "socket" => parsed.socket = Some(self.absolute(value)?),
                 "user" => parsed.user = Some(self.string(value)?.to_owned()),
                 "token" => parsed.tokens = self.tokens(value)?,
+                "renew" => parsed.renew = self.renew(value)?,
                 other => {
                     let reason = format!(
-                        "unknown key {other:?}; known: store, devkeyd, socket, user, token"
+                        "unknown key {other:?}; known: store, devkeyd, socket, user, token, renew"
                     );
                     return Err(self.error(key.span(), reason));
                 }
@@ -183,6 +187,20 @@ impl Source<'_> {
                 "manage" => grants.manage_by = Some(self.whom(value)?),
                 other => {
                     let reason = format!("unknown right {other:?}; known: use, manage");
+    fn renew(&self, value: &Spanned<DeValue<'_>>) -> Result<Renew> {
+        let mut renew = Renew::default();
+        for (key, value) in self.table(value)? {
+            match key.get_ref().as_ref() {
+                "command" => renew.command = Some(self.string(value)?.to_owned()),
+                "after" => renew.after = Some(self.string(value)?.to_owned()),
+                "within" => renew.within = Some(self.span(value)?),
+                "timeout" => renew.timeout = Some(self.span(value)?),
+                "ca" => renew.ca = Some(self.absolute(value)?),
+                "ssh_ca" => renew.ssh_ca = Some(self.absolute(value)?),
+                other => {
+                    let reason = format!(
+                        "unknown key {other:?}; known: command, after, within, timeout, ca, ssh_ca"
+                    );
                     return Err(self.error(key.span(), reason));
                 }
             }
@@ -199,10 +217,15 @@ impl Source<'_> {
             named.ok_or_else(|| wrong(one.span()))
         };
         list.map(who).collect()
+        Ok(renew)
+    }
+
+    fn span(&self, value: &Spanned<DeValue<'_>>) -> Result<Duration> {
+        parse_span(self.string(value)?).map_err(|e| self.error(value.span(), e.to_string()))
     }
 
     fn table<'t, 'i>(&self, value: &'t Spanned<DeValue<'i>>) -> Result<&'t DeTable<'i>> {
-        let wrong = || self.error(value.span(), "a table is wanted: [token.NAME]");
+        let wrong = || self.error(value.span(), "a table is wanted: [token.NAME], [renew]");
         value.get_ref().as_table().ok_or_else(wrong)
     }
 
