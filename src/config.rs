@@ -109,7 +109,6 @@ pub struct Config {
     pub stores: Vec<PathBuf>,
     /// Path of the key service.
     pub devkeyd: PathBuf,
-    /// Socket of a key service that runs already (`devkeyd --listen`), instead of one's own.
     /// How certificates are renewed.
     pub renew: Renew,
     layers: Vec<Layer>,

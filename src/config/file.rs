@@ -187,6 +187,24 @@ impl Source<'_> {
                 "manage" => grants.manage_by = Some(self.whom(value)?),
                 other => {
                     let reason = format!("unknown right {other:?}; known: use, manage");
+                    return Err(self.error(key.span(), reason));
+                }
+            }
+        }
+        Ok(grants)
+    }
+
+    fn whom(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<Who>> {
+        let wrong = |span| self.error(span, r#"a list is wanted: ["user", "%group"]"#);
+        let list = value.get_ref().as_array();
+        let list = list.ok_or_else(|| wrong(value.span()))?.iter();
+        let who = |one: &Spanned<DeValue<'_>>| {
+            let named = one.get_ref().as_str().and_then(Who::parse);
+            named.ok_or_else(|| wrong(one.span()))
+        };
+        list.map(who).collect()
+    }
+
     fn renew(&self, value: &Spanned<DeValue<'_>>) -> Result<Renew> {
         let mut renew = Renew::default();
         for (key, value) in self.table(value)? {
@@ -205,18 +223,6 @@ impl Source<'_> {
                 }
             }
         }
-        Ok(grants)
-    }
-
-    fn whom(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<Who>> {
-        let wrong = |span| self.error(span, r#"a list is wanted: ["user", "%group"]"#);
-        let list = value.get_ref().as_array();
-        let list = list.ok_or_else(|| wrong(value.span()))?.iter();
-        let who = |one: &Spanned<DeValue<'_>>| {
-            let named = one.get_ref().as_str().and_then(Who::parse);
-            named.ok_or_else(|| wrong(one.span()))
-        };
-        list.map(who).collect()
         Ok(renew)
     }
 

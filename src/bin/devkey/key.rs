@@ -270,7 +270,7 @@ fn confirmed(what: &str) -> Result<bool> {
 }
 
 /// The key that a label, a `CKA_ID` or a record's id names.
-fn find_key(found: &FoundToken, all: &Listing, wanted: &str) -> Result<Arc<KeyRecord>> {
+pub(crate) fn find_key(found: &FoundToken, all: &Listing, wanted: &str) -> Result<Arc<KeyRecord>> {
     let id = base16ct::mixed::decode_vec(wanted).ok();
     let named = |key: &&Arc<KeyRecord>| {
         key.label == wanted || Some(&key.cka_id) == id.as_ref() || key.id.as_str() == wanted

@@ -4,6 +4,7 @@
 //! `output` writes.
 
 mod agent;
+mod cert;
 mod config;
 mod failure;
 mod init;
@@ -11,6 +12,7 @@ mod key;
 mod output;
 mod pin;
 mod puf;
+mod renew;
 mod ssh;
 mod token;
 mod tokens;
@@ -48,7 +50,8 @@ const BACK_ENDS: &[BackEnd] = &[
   devkey init --pin             make one whose keys are used by a PIN alone
   devkey key new laptop         make a key on it and print its OpenSSH line
 
-Exit code: 0, 1 where something failed, 2 for a wrong command line.
+Exit code: 0, 1 where something failed, 2 for a wrong command line; 3 where
+`devkey cert list --expires-within` has something to list.
 DEVKEY_LOG=debug says more on standard error. Settings: docs/devkey.toml.md, `devkey config`."
 )]
 struct Cli {
@@ -62,6 +65,10 @@ enum Command {
     /// Make, list, show and delete keys
     #[command(subcommand, after_help = "Next: `devkey key new --help`.")]
     Key(key::Command),
+    /// Install, list, show and delete the certificates of keys
+    #[command(subcommand, after_help = "Next: `devkey cert list`.")]
+    Cert(cert::Command),
+    Renew(renew::Args),
     /// Set, change and unlock PINs, and see how many tries are left
     #[command(subcommand, after_help = "Next: `devkey pin status`.")]
     Pin(pin::Command),
@@ -94,6 +101,8 @@ impl Command {
         match self {
             Command::Init(args) => init::run(&args),
             Command::Key(command) => key::run(&command),
+            Command::Cert(command) => cert::run(&command),
+            Command::Renew(args) => renew::run(&args),
             Command::Pin(command) => pin::run(&command),
             Command::Token(command) => token::run(&command),
             Command::Puf(command) => puf::run(&command),
@@ -107,7 +116,8 @@ impl Command {
     /// Whether a device may be asked, and its library speak.
     fn touches_device(&self) -> bool {
         match self {
-            Command::Init(_) | Command::Pin(_) => true,
+            Command::Init(_) | Command::Pin(_) | Command::Renew(_) => true,
+            Command::Cert(command) => command.touches_device(),
             Command::Key(command) => command.touches_device(),
             _ => false,
         }

@@ -23,6 +23,8 @@ pub(crate) struct Answer {
     hints: Vec<String>,
     /// What could not be done or read while the rest could: the exit code is then 1.
     problems: Vec<Failure>,
+    /// The exit code where all is well.
+    code: u8,
 }
 
 impl Answer {
@@ -45,6 +47,12 @@ impl Answer {
 
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
+        self
+    }
+
+    /// An exit code that says something of its own; where something failed it is 1.
+    pub(crate) fn exit(mut self, code: u8) -> Self {
+        self.code = code;
         self
     }
 
@@ -78,7 +86,7 @@ pub(crate) fn finish(outcome: Outcome) -> ExitCode {
     // Where standard error cannot be written there is nobody left to tell.
     let _ = io::stderr().write_all(said.as_bytes());
     match answer.problems.is_empty() && written.is_ok() {
-        true => ExitCode::SUCCESS,
+        true => ExitCode::from(answer.code),
         false => ExitCode::FAILURE,
     }
 }

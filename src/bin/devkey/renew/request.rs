@@ -1,0 +1,211 @@
+//! What is asked for again: the names of the certificates that there are.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use der::pem::{LineEnding, encode_string};
+use devkey::Error;
+use devkey::config::FoundToken;
+use devkey::identity::flow::{self, Digest, Source, SshKind, SshRequest};
+use devkey::identity::signer::TokenSigner;
+use devkey::identity::ssh::certificate::Kind;
+use devkey::identity::ssh::key as ssh;
+use devkey::identity::x509;
+use devkey::provider::{self, Attest, Attested};
+use devkey::token::Token;
+
+use super::{COMMAND, Due};
+use crate::cert::{Input, Item, pem};
+use crate::failure::{Failure, Result};
+
+/// A request, in a directory of its own that goes with it.
+pub(super) struct Request {
+    dir: PathBuf,
+    /// What the command's environment names.
+    pub(super) environment: Vec<(&'static str, String)>,
+    /// What it has on its standard input.
+    pub(super) input: PathBuf,
+    digest: Digest,
+    /// The end of the X.509 certificate that is to be renewed, in seconds since 1970.
+    x509: Option<u64>,
+    /// The kind of OpenSSH's, and its end.
+    ssh: Option<(Kind, u64)>,
+}
+
+impl Request {
+    /// Asks for the names that the certificates have, and signs that with the key.
+    pub(super) fn make(found: &FoundToken, token: &dyn Token, due: &Due) -> Result<Self> {
+        let made = flow(token, due)?;
+        let mut request = Request {
+            dir: scratch()?,
+            environment: vec![
+                ("DEVKEY_TOKEN", found.name.clone()),
+                ("DEVKEY_LABEL", due.key.label.clone()),
+                (
+                    "DEVKEY_KEY",
+                    base16ct::lower::encode_string(&due.key.cka_id),
+                ),
+            ],
+            input: PathBuf::new(),
+            digest: made.digest(),
+            x509: None,
+            ssh: None,
+        };
+        request.input = request.write("DEVKEY_REQUEST", "request", &made.encode()?)?;
+        let csr = encode_string("CERTIFICATE REQUEST", LineEnding::LF, &made.csr().der);
+        let csr = csr.map_err(|e| Error::Internal(e.to_string()))?;
+        request.write("DEVKEY_CSR", "request.pem", csr.as_bytes())?;
+        if let Ok(line) = ssh::line(&due.key.public, &due.key.label) {
+            request.write("DEVKEY_PUBLIC", "key.pub", (line + "\n").as_bytes())?;
+        }
+        if let Some((der, said)) = due.x509.as_ref().and_then(Item::x509) {
+            request.x509 = Some(said.not_after);
+            request.write(
+                "DEVKEY_CERTIFICATE",
+                "certificate.pem",
+                pem(der)?.as_bytes(),
+            )?;
+        }
+        if let Some(certificate) = due.ssh.as_ref().and_then(Item::ssh) {
+            let said = certificate.contents();
+            request.ssh = Some((said.kind, said.valid_before));
+            let line = certificate.line(&due.key.label) + "\n";
+            request.write("DEVKEY_SSH_CERTIFICATE", "key-cert.pub", line.as_bytes())?;
+        }
+        Ok(request)
+    }
+
+    /// X.509's end and OpenSSH's, which those of the answer must be later than.
+    pub(super) fn later_than(&self) -> (u64, u64) {
+        (
+            self.x509.unwrap_or_default(),
+            self.ssh.map_or(0, |(_, end)| end),
+        )
+    }
+
+    /// Whether there is an answer to all that was asked for, and to this request.
+    pub(super) fn answered_by(&self, input: &Input) -> Result<()> {
+        let right = |kind: Kind| input.ssh.iter().any(|one| one.contents().kind == kind);
+        let what = match (self.x509, self.ssh) {
+            _ if input.request.is_some_and(|digest| digest != self.digest) => {
+                "the command printed the answer to another request"
+            }
+            (Some(_), _) if input.x509.is_empty() => "the command printed no X.509 certificate",
+            (_, Some((kind, _))) if !right(kind) => {
+                "the command printed no OpenSSH certificate of the same kind"
+            }
+            _ => return Ok(()),
+        };
+        Err(Failure::new(what, COMMAND))
+    }
+
+    fn write(&mut self, variable: &'static str, name: &str, text: &[u8]) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        let written = fs::write(&path, text);
+        written.map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+        self.environment
+            .push((variable, path.display().to_string()));
+        Ok(path)
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // What stays behind holds nothing secret.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A request for what the certificates say, with all that the device can show.
+fn flow(token: &dyn Token, due: &Due) -> Result<flow::Request> {
+    let key = &due.key;
+    let names = names(due).map_err(|e| {
+        Failure::new(
+            format!("its names cannot be asked for again: {e}"),
+            "ask for a new one by hand, then devkey cert install FILE",
+        )
+    })?;
+    let ssh = due.ssh.as_ref().and_then(Item::ssh).map(|certificate| {
+        let said = certificate.contents();
+        SshRequest {
+            kind: match said.kind {
+                Kind::User => SshKind::User,
+                Kind::Host => SshKind::Host,
+            },
+            principals: said.principals.clone(),
+        }
+    });
+    let spec = flow::RequestSpec {
+        names,
+        ssh,
+        source: source(token),
+        authority: None,
+        evidence: evidence(token)?,
+    };
+    Ok(flow::Request::make(&TokenSigner { token, key }, spec)?)
+}
+
+/// The names of the X.509 certificate; without one, those of OpenSSH's.
+fn names(due: &Due) -> devkey::Result<x509::RequestSpec> {
+    let key_usage = due.key.usage;
+    let Some((_, said)) = due.x509.as_ref().and_then(Item::x509) else {
+        let name = due.ssh.as_ref().and_then(Item::ssh);
+        let name = name.map_or("", |certificate| certificate.contents().key_id.as_str());
+        return Ok(x509::RequestSpec {
+            subject: common_name(name).parse()?,
+            alt_names: Vec::new(),
+            key_usage,
+        });
+    };
+    let alt_names = said.alt_names.iter().map(|name| name.parse());
+    Ok(x509::RequestSpec {
+        subject: said.subject.parse()?,
+        alt_names: alt_names.collect::<devkey::Result<_>>()?,
+        key_usage,
+    })
+}
+
+/// A name in RFC 4514's text: what means something there stands behind a backslash.
+fn common_name(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_.@ ".contains(c);
+    let escape = |c: char| match plain(c) {
+        true => c.to_string(),
+        false => format!("\\{c}"),
+    };
+    let text: String = name.trim().chars().map(escape).collect();
+    format!("CN={text}")
+}
+
+/// Where the key is, as far as the token's record and settings tell.
+fn source(token: &dyn Token) -> Source {
+    let record = token.store().token();
+    Source {
+        back_end: record.back_end.clone(),
+        stand_in: record
+            .settings
+            .get("allow_file")
+            .is_some_and(|yes| yes == "yes"),
+    }
+}
+
+/// What the device can show of itself; most have nothing.
+fn evidence(token: &dyn Token) -> Result<Option<provider::Identity>> {
+    match token.attest(&Attest::Identity) {
+        Ok(Attested::Identity(identity)) => Ok(Some(identity)),
+        Ok(_) | Err(Error::Unsupported(_)) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A directory that nobody else can look into.
+fn scratch() -> Result<PathBuf> {
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::io("getrandom", e.into()))?;
+    let name = format!("devkey-renew-{:016x}", u64::from_ne_bytes(random));
+    let dir = Path::new(&std::env::temp_dir()).join(name);
+    let made = DirBuilder::new().mode(0o700).create(&dir);
+    made.map_err(|e| Error::io(format!("creating {}", dir.display()), e))?;
+    Ok(dir)
+}
