@@ -97,6 +97,7 @@ macro_rules! token_rules {
             names_are_kept
             bad_names_are_refused
             certificates_are_kept
+            chains_are_replaced
             what_is_deleted_is_gone
             a_key_is_used_for_its_uses_alone
             an_edited_record_is_refused

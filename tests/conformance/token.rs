@@ -195,6 +195,42 @@ pub(crate) fn certificates_are_kept(fresh: Fresh, open: Open) {
     assert!(matches!(bad, Err(Error::BadInput(_))), "{bad:?}");
 }
 
+/// Seen to fail with `put_chain` given a new id in token/chain.rs, without its removal of the other
+/// files, without its look at `key_of`, and with `Reply::Done` refused by `RemoteToken`.
+pub(crate) fn chains_are_replaced(fresh: Fresh, open: Open) {
+    let device = with_token(fresh);
+    let token = open(&device);
+    let key = generate(&*token, first_kind(&*token), Usage::SIGN);
+    let (above, new) = (certificate(), certified(&key));
+    let shown = || -> Vec<Vec<u8>> {
+        let listing = open(&device).store().list().unwrap();
+        listing.certificates.iter().map(|c| c.der.clone()).collect()
+    };
+    // Two of their own, as a PKCS#11 client would have added them.
+    let old = [certified(&key), certified(&key)].map(|der| {
+        let names = names(Some("web"), None);
+        token.add_certificate(&CertificateRequest { der, names })
+    });
+    let mut old = old.map(|added| added.unwrap().id);
+    let chain = [new.clone(), above.clone()];
+    let id = token.replace_certificates(&old, &chain).unwrap().unwrap();
+    assert_eq!(shown(), chain);
+    let listing = token.store().list().unwrap();
+    assert_eq!(listing.certificates[0].label.as_deref(), Some("web"));
+    assert!(id == old[0], "{id} is not in the place of {}", old[0]);
+    // What is refused changes nothing.
+    bad(token.replace_certificates(std::slice::from_ref(&id), &[above]));
+    bad(token.replace_certificates(std::slice::from_ref(&id), &[b"none".to_vec()]));
+    not_found(token.replace_certificates(&old[1..], &chain));
+    assert_eq!(shown(), chain);
+    // One is added; then all go, each with its chain.
+    let added = token.replace_certificates(&[], &[certified(&key)]).unwrap();
+    assert_eq!(shown().len(), 3);
+    old = [id, added.unwrap()];
+    assert_eq!(token.replace_certificates(&old, &[]).unwrap(), None);
+    assert_eq!(shown(), Vec::<Vec<u8>>::new());
+}
+
 /// Seen to fail with `keys.forget` taken out of `LocalToken::delete`, and with the caller's record
 /// where `self.find` finds none in `LocalToken::key`.
 pub(crate) fn what_is_deleted_is_gone(fresh: Fresh, open: Open) {
@@ -443,6 +479,27 @@ fn not_found<T: std::fmt::Debug>(result: Result<T, Error>) {
 
 fn not_permitted<T: std::fmt::Debug>(result: Result<T, Error>) {
     assert!(matches!(result, Err(Error::NotPermitted(_))), "{result:?}");
+}
+
+/// A certificate of a key, DER, by a CA that is forgotten.
+fn certified(key: &KeyRecord) -> Vec<u8> {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("spki"), key.public.to_spki()).unwrap();
+    let script = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key \
+                  -subj /CN=ca -out ca && openssl req -new -key key -subj /CN=device -out csr && \
+                  openssl pkey -pubin -inform DER -in spki -out pub && openssl x509 -req -in csr \
+                  -CA ca -CAkey key -force_pubkey pub -outform DER";
+    let made = Command::new("sh")
+        .current_dir(&dir)
+        .args(["-c", script])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    made.stdout
+}
+
+fn bad<T: std::fmt::Debug>(result: Result<T, Error>) {
+    assert!(matches!(result, Err(Error::BadInput(_))), "{result:?}");
 }
 
 /// Some certificate, DER.
