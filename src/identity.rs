@@ -4,6 +4,7 @@
 //! types, and checked before it means anything. No function here touches a file, a clock or a
 //! network but those of `ca`, which keeps a CA's books.
 
+pub mod ca;
 pub mod flow;
 pub mod install;
 pub mod level;

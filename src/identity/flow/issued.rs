@@ -197,10 +197,14 @@ impl Issued {
         }
         let (public, level) = match (body.x509()?, by_ssh) {
             (None, None) => return wrong("has no certificate"),
-            (Some(one), Some(other)) if one != other => {
-                return wrong("has certificates for two keys, or of two levels");
+            (Some((one, level)), Some((other, also))) => {
+                // A CA with policies of its own states no level that is known here.
+                if one != other || level.is_some_and(|level| Some(level) != also) {
+                    return wrong("has certificates for two keys, or of two levels");
+                }
+                (one, level.or(also))
             }
-            (Some(one), _) | (None, Some(one)) => one,
+            (Some(one), None) | (None, Some(one)) => one,
         };
         Ok(Issued {
             public,

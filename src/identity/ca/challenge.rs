@@ -1,0 +1,115 @@
+//! Asking a device.
+
+use super::Ca;
+use super::books::Asked;
+use crate::error::{Error, Result};
+use crate::identity::flow::{Challenge, ChallengeSpec, Credential, Digest, Request};
+use crate::identity::level::Level;
+use crate::identity::signer::Signer;
+use crate::identity::tpm::{self, Evidence};
+use crate::secret::Secret;
+
+/// For how long after it has expired a question is remembered, in seconds: its late answer is told why it
+/// is refused.
+const REMEMBERED: u64 = 86400;
+
+/// A question, and what came of the request so far.
+#[derive(Debug)]
+pub struct Challenged {
+    /// For the device.
+    pub challenge: Challenge,
+    /// The level that its answer earns.
+    pub level: Level,
+    /// The profile by which it will be issued.
+    pub profile: String,
+    /// Why it is no higher level.
+    pub reasons: Vec<String>,
+}
+
+impl Ca {
+    /// Checks a request by a profile and asks its device a question. Nothing that this refuses would be
+    /// issued.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] with what is not allowed, and those of signing and writing.
+    pub fn challenge(
+        &self,
+        signer: &dyn Signer,
+        request: Request,
+        profile: Option<&str>,
+        now: u64,
+    ) -> Result<Challenged> {
+        self.check_signer(signer)?;
+        if request
+            .authority()
+            .is_some_and(|meant| meant != self.fingerprint())
+        {
+            return Err(Error::input("the request is to another CA"));
+        }
+        let (name, profile) = self.config.profile(profile)?;
+        let judged = self.judge(&request, now)?;
+        let explained = |e: Error| match judged.level < profile.level {
+            true => Error::input(format!("{e}: {}", judged.reasons.join("; "))),
+            false => e,
+        };
+        profile.check(&request, judged.level).map_err(explained)?;
+        let (credential, secret) = match &judged.tpm {
+            Some((evidence, ak_name)) => {
+                let (credential, secret) = credential(evidence, ak_name)?;
+                (Some(credential), Some(secret))
+            }
+            None => (None, None),
+        };
+        let challenge = Challenge::make(
+            signer,
+            ChallengeSpec {
+                authority: self.authority(),
+                request,
+                nonce: Digest::random()?,
+                expires: now.saturating_add(self.config.answer_within),
+                credential,
+            },
+        )?;
+        self.remember(&challenge, name, judged.level, secret.as_ref(), now)?;
+        Ok(Challenged {
+            challenge,
+            level: judged.level,
+            profile: name.to_owned(),
+            reasons: judged.reasons,
+        })
+    }
+
+    fn remember(
+        &self,
+        challenge: &Challenge,
+        profile: &str,
+        level: Level,
+        secret: Option<&Secret>,
+        now: u64,
+    ) -> Result<()> {
+        let text = String::from_utf8(challenge.encode()?)
+            .map_err(|_| Error::Internal("a challenge is text".to_owned()))?;
+        let asked = Asked {
+            profile: profile.to_owned(),
+            level,
+            expires: challenge.expires(),
+            challenge: text,
+        };
+        let _lock = self.books.lock()?;
+        self.books.forget_asked(now.saturating_sub(REMEMBERED))?;
+        self.books.put_asked(challenge.nonce(), &asked, secret)
+    }
+}
+
+/// A secret that only the TPM of this evidence can open, and the secret.
+fn credential(evidence: &Evidence, ak_name: &[u8]) -> Result<(Credential, Secret)> {
+    let secret = Secret::random(tpm::MAX_SECRET)?;
+    // For the one function that encrypts it.
+    let made = tpm::make_credential(&evidence.ek_public, ak_name, secret.expose())?;
+    let credential = Credential {
+        ek_public: evidence.ek_public.clone(),
+        id_object: made.id_object,
+        encrypted_secret: made.encrypted_secret,
+    };
+    Ok((credential, secret))
+}

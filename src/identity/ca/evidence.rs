@@ -1,0 +1,151 @@
+//! Which level a device can show.
+
+use super::Ca;
+use super::register::disqualified;
+use crate::error::{Error, Result};
+use crate::identity::flow::{
+    Answer, Challenge, Request, TpmAnswer, activation, fingerprint, qualifying_data,
+};
+use crate::identity::level::Level;
+use crate::identity::tpm::{self, Evidence};
+use crate::identity::x509::chain::{self, Purpose};
+use crate::secret::Secret;
+
+/// What a request earns if it is answered.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) level: Level,
+    /// For level TPM: the evidence that was believed, and the AK's Name.
+    pub(super) tpm: Option<(Evidence, Vec<u8>)>,
+    /// Why it is no more.
+    pub(super) reasons: Vec<String>,
+}
+
+impl Ca {
+    /// Judges a request by the books as they are now.
+    pub(super) fn judge(&self, request: &Request, now: u64) -> Result<Judged> {
+        let mut reasons = Vec::new();
+        if let Some(found) = self.trusted_tpm(request, now, &mut reasons)? {
+            return Ok(Judged {
+                level: Level::Tpm,
+                tpm: Some(found),
+                reasons: Vec::new(),
+            });
+        }
+        let level = match self.registered(fingerprint(request.public()))? {
+            None => {
+                reasons.push("its key is not registered as a PUF's".to_owned());
+                Level::Software
+            }
+            Some(_) => match disqualified(request.source()) {
+                None => Level::Puf,
+                Some(reason) => {
+                    reasons.push(reason);
+                    Level::Software
+                }
+            },
+        };
+        Ok(Judged {
+            level,
+            tpm: None,
+            reasons,
+        })
+    }
+
+    /// The first endorsement key whose maker is believed.
+    fn trusted_tpm(
+        &self,
+        request: &Request,
+        now: u64,
+        reasons: &mut Vec<String>,
+    ) -> Result<Option<(Evidence, Vec<u8>)>> {
+        let all = request.evidence();
+        if all.is_empty() {
+            reasons.push("it shows no endorsement certificate of a TPM".to_owned());
+            return Ok(None);
+        }
+        let roots = self.books.ek_roots()?;
+        if roots.is_empty() {
+            reasons.push("no maker of TPMs is believed: ek-roots is empty".to_owned());
+            return Ok(None);
+        }
+        for evidence in all {
+            match trusted(&evidence, &roots, now) {
+                Ok(name) => return Ok(Some((evidence, name))),
+                Err(e) => reasons.push(e.to_string()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether an answer shows the level that its challenge asked for, by the books as they are now.
+    pub(super) fn proven(
+        &self,
+        challenge: &Challenge,
+        answer: &Answer,
+        secret: impl FnOnce() -> Result<Secret>,
+        (asked, now): (Level, u64),
+    ) -> Result<()> {
+        answer.check(challenge)?;
+        match asked {
+            Level::Tpm => self.tpm_proven(challenge, answer, &secret()?, now),
+            Level::Puf | Level::Software if answer.tpm().is_some() => Err(Error::input(
+                "the answer adds what the challenge did not ask for",
+            )),
+            Level::Puf => match self.judge(challenge.request(), now)?.level {
+                Level::Puf => Ok(()),
+                _ => Err(Error::input("the key is no longer registered as a PUF's")),
+            },
+            Level::Software => Ok(()),
+        }
+    }
+
+    fn tpm_proven(
+        &self,
+        challenge: &Challenge,
+        answer: &Answer,
+        secret: &Secret,
+        now: u64,
+    ) -> Result<()> {
+        let Some(TpmAnswer {
+            activation: shown,
+            certified,
+        }) = answer.tpm()
+        else {
+            return Err(Error::input("the answer lacks what the TPM adds"));
+        };
+        let asked = challenge.credential().map(|(ek, _)| ek.to_vec());
+        let evidence = challenge.request().evidence();
+        let evidence = evidence
+            .iter()
+            .find(|one| Some(&one.ek_public) == asked.as_ref());
+        let evidence = evidence.ok_or_else(|| Error::input("the challenge was for another TPM"))?;
+        trusted(evidence, &self.books.ek_roots()?, now)?;
+        if !same(&activation(secret, challenge).0, &shown.0) {
+            return Err(Error::input(
+                "the TPM did not open the credential: another TPM, or another attestation key",
+            ));
+        }
+        let data = qualifying_data(challenge);
+        tpm::verify_certify(
+            &certified,
+            &evidence.ak_public,
+            challenge.request().public(),
+            &data.0,
+        )
+    }
+}
+
+/// Whether the TPM is one of a maker who is believed; gives the Name of its AK.
+fn trusted(evidence: &Evidence, roots: &[Vec<u8>], now: u64) -> Result<Vec<u8>> {
+    let checked = evidence.check()?;
+    let (leaf, above) = (&evidence.ek_certificate, &evidence.intermediates);
+    chain::verify(leaf, above, roots, now, Purpose::EndorsementKey)
+        .map_err(|e| Error::input(format!("the TPM's endorsement certificate: {e}")))?;
+    Ok(checked.ak_name)
+}
+
+/// Compares MACs in constant time.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(one, other).is_ok()
+}
