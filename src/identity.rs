@@ -5,6 +5,7 @@
 //! network but those of `ca`, which keeps a CA's books.
 
 pub mod ca;
+pub mod device;
 pub mod flow;
 pub mod install;
 pub mod level;

@@ -4,6 +4,8 @@
 //! `output` writes.
 
 mod agent;
+mod answer;
+mod ca;
 mod cert;
 mod config;
 mod failure;
@@ -13,9 +15,11 @@ mod output;
 mod pin;
 mod puf;
 mod renew;
+mod request;
 mod ssh;
 mod token;
 mod tokens;
+mod transfer;
 mod uri;
 
 use std::io::Write;
@@ -65,6 +69,11 @@ enum Command {
     /// Make, list, show and delete keys
     #[command(subcommand, after_help = "Next: `devkey key new --help`.")]
     Key(key::Command),
+    Request(request::Args),
+    Answer(answer::Args),
+    /// Be a CA: challenge devices, issue certificates, revoke them
+    #[command(subcommand, after_help = "Next: `devkey ca init --help`.")]
+    Ca(ca::Command),
     /// Install, list, show and delete the certificates of keys
     #[command(subcommand, after_help = "Next: `devkey cert list`.")]
     Cert(cert::Command),
@@ -101,6 +110,9 @@ impl Command {
         match self {
             Command::Init(args) => init::run(&args),
             Command::Key(command) => key::run(&command),
+            Command::Request(args) => request::run(&args),
+            Command::Answer(args) => answer::run(&args),
+            Command::Ca(command) => ca::run(&command),
             Command::Cert(command) => cert::run(&command),
             Command::Renew(args) => renew::run(&args),
             Command::Pin(command) => pin::run(&command),
@@ -117,6 +129,7 @@ impl Command {
     fn touches_device(&self) -> bool {
         match self {
             Command::Init(_) | Command::Pin(_) | Command::Renew(_) => true,
+            Command::Request(_) | Command::Answer(_) | Command::Ca(_) => true,
             Command::Cert(command) => command.touches_device(),
             Command::Key(command) => command.touches_device(),
             _ => false,

@@ -16,7 +16,7 @@ pub(crate) type Outcome = Result<Answer>;
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     /// For standard output.
-    text: String,
+    text: Vec<u8>,
     /// For standard error.
     notes: Vec<String>,
     /// Next steps, for standard error where that is a terminal.
@@ -34,6 +34,11 @@ impl Answer {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
+        Answer::bytes(text.into_bytes())
+    }
+
+    /// What need not be text.
+    pub(crate) fn bytes(text: Vec<u8>) -> Self {
         Answer {
             text,
             ..Answer::default()
@@ -54,6 +59,14 @@ impl Answer {
     pub(crate) fn exit(mut self, code: u8) -> Self {
         self.code = code;
         self
+    }
+
+    /// A note, where there is one.
+    pub(crate) fn noted(self, note: Option<String>) -> Self {
+        match note {
+            Some(note) => self.note(note),
+            None => self,
+        }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -190,9 +203,9 @@ fn describe(failure: &Failure) -> String {
 }
 
 /// A reader that went away (`| head`) has all that it wanted.
-fn write_text(text: &str) -> Result<()> {
+fn write_text(text: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(text).and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::io("writing standard output", e).into())
         }

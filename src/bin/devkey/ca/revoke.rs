@@ -1,0 +1,123 @@
+//! `devkey ca revoke`, `crl` and `krl`.
+
+use clap::ValueEnum;
+use devkey::Error;
+use devkey::identity::signer::TokenSigner;
+use devkey::identity::x509::{Reason, Serial};
+
+use super::{Books, signer};
+use crate::failure::Failure;
+use crate::output::{Answer, Outcome};
+use crate::pin::Access;
+use crate::request::pem;
+use crate::transfer::{Out, now};
+
+/// Take certificates back, for ever
+///
+/// That alone changes nothing for those who trust them: they need a new list.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  devkey ca revoke --dir lab-ca 5a0f... --reason key-compromise
+Next: `devkey ca crl` for TLS, `devkey ca krl` for SSH.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    books: Books,
+    /// Why
+    #[arg(long, default_value = "unspecified")]
+    reason: Why,
+    /// A serial of `devkey ca list`
+    serial: Serial,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Why {
+    /// Nothing is said
+    Unspecified,
+    /// Another may have the key: lost, stolen, copied
+    KeyCompromise,
+    /// What the certificate says is no longer so
+    AffiliationChanged,
+    /// Another certificate took its place
+    Superseded,
+    /// The device is out of service
+    CessationOfOperation,
+    /// The level or the right was withdrawn
+    PrivilegeWithdrawn,
+}
+
+/// Make the list of revoked X.509 certificates
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  devkey ca crl --dir lab-ca -o /srv/www/lab.crl.pem
+Next: have it fetched, and made again before it ends.")]
+pub(crate) struct CrlArgs {
+    #[command(flatten)]
+    books: Books,
+    /// How long it is valid
+    #[arg(long, value_name = "DAYS", default_value = "7", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+    /// Write DER, and not PEM
+    #[arg(long)]
+    der: bool,
+    #[command(flatten)]
+    out: Out,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// Make OpenSSH's list of revoked certificates
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  devkey ca krl --dir lab-ca -o /etc/ssh/revoked
+Next: RevokedKeys /etc/ssh/revoked in sshd_config, RevokedHostKeys in ssh_config.")]
+pub(crate) struct KrlArgs {
+    #[command(flatten)]
+    books: Books,
+    #[command(flatten)]
+    out: Out,
+}
+
+impl From<Why> for Reason {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Unspecified => Reason::Unspecified,
+            Why::KeyCompromise => Reason::KeyCompromise,
+            Why::AffiliationChanged => Reason::AffiliationChanged,
+            Why::Superseded => Reason::Superseded,
+            Why::CessationOfOperation => Reason::CessationOfOperation,
+            Why::PrivilegeWithdrawn => Reason::PrivilegeWithdrawn,
+        }
+    }
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let ca = args.books.open()?;
+    ca.revoke(&args.serial, args.reason.into(), now())
+        .map_err(|e| match e {
+            Error::NotFound(_) => Failure::new(e, "devkey ca list"),
+            other => other.into(),
+        })?;
+    Ok(Answer::text(format!("revoked {}", args.serial))
+        .note("Make new lists, and bring them to those who trust this CA:")
+        .note("devkey ca crl, devkey ca krl"))
+}
+
+pub(super) fn crl(args: &CrlArgs) -> Outcome {
+    let ca = args.books.open()?;
+    let ((_, token), key, note) = signer(&ca, &args.access)?;
+    let signer = TokenSigner {
+        token: &*token,
+        key: &key,
+    };
+    let der = ca.crl(&signer, u64::from(args.days) * 86400, now())?;
+    let file = match args.der {
+        true => der,
+        false => pem("X509 CRL", &der)?,
+    };
+    Ok(args.out.put(file)?.noted(note))
+}
+
+pub(super) fn krl(args: &KrlArgs) -> Outcome {
+    let krl = args.books.open()?.krl(now())?;
+    args.out.put(krl)
+}
