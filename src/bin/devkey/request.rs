@@ -1,14 +1,16 @@
 //! `devkey request`: asks a CA for certificates.
 
+mod source;
+
 use clap::ValueEnum;
 use devkey::Error;
-use devkey::config::FoundToken;
 use devkey::identity::device;
-use devkey::identity::flow::{self, Source, SshKind, SshRequest};
+use devkey::identity::flow::{self, SshKind, SshRequest};
 use devkey::identity::signer::TokenSigner;
 use devkey::identity::x509::{AltName, RequestSpec, Subject};
 use devkey::store::KeyRecord;
-use devkey::token::Token;
+
+pub(crate) use source::source;
 
 use crate::failure::{Failure, Result};
 use crate::key::find_key;
@@ -103,23 +105,6 @@ pub(crate) fn run(args: &Args) -> Outcome {
         None => answer.note("It names no CA: `devkey answer` will want --ca."),
     };
     Ok(answer.hint("next: bring it to the CA, devkey ca challenge; then devkey answer"))
-}
-
-/// What a token says of itself in a request.
-pub(crate) fn source(found: &FoundToken, token: &dyn Token) -> Source {
-    let record = token.store().token();
-    let configured = found
-        .settings
-        .iter()
-        .find(|setting| setting.name == "allow_file");
-    let configured = configured.map(|setting| setting.value.as_str());
-    let recorded = || record.settings.get("allow_file").map(String::as_str);
-    Source {
-        back_end: record.back_end.clone(),
-        stand_in: configured
-            .or_else(recorded)
-            .is_some_and(|value| value != "no"),
-    }
 }
 
 /// One block of PEM.

@@ -1,0 +1,218 @@
+//! Rounds with a TPM: whoever lacks one of the three things that it shows is refused.
+
+use std::sync::Arc;
+
+use devkey::backends::tpm::BACK_END;
+use devkey::identity::ca::read_certificates;
+use devkey::identity::flow::{Challenged, TpmAnswer, activation, qualifying_data};
+use devkey::provider::{
+    Attest, Attested, Certified, Identity, Key, KeyAuth, NewKey, Place, Provider, Settings,
+};
+
+use super::maker::Maker;
+use super::tpm::Swtpm;
+use super::*;
+
+/// A device with a TPM and a key in it.
+struct Device {
+    provider: Arc<dyn Provider>,
+    new: NewKey,
+    key: Box<dyn Key>,
+    _swtpm: Swtpm,
+}
+
+impl Device {
+    fn of(maker: &Maker) -> Self {
+        let swtpm = maker.tpm();
+        let settings = Settings::from([("tcti".to_owned(), swtpm.tcti())]);
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place {
+            dir: dir.path(),
+            settings: &settings,
+            binding: None,
+        };
+        let provider = (BACK_END.create)(&place).unwrap();
+        let (new, key) = made(&*provider);
+        Device {
+            provider,
+            new,
+            key,
+            _swtpm: swtpm,
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        match self.provider.attest(&Attest::Identity).unwrap() {
+            Attested::Identity(identity) => identity,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn request(&self) -> Request {
+        let mut spec = spec();
+        spec.evidence = Some(self.identity());
+        Request::make(self, spec).unwrap()
+    }
+
+    fn activate(&self, challenge: &Challenge) -> Result<devkey::identity::flow::Digest> {
+        let (ek_public, credential) = challenge.credential().unwrap();
+        let ek_public = ek_public.to_vec();
+        match self.provider.attest(&Attest::Activate {
+            ek_public,
+            credential,
+        })? {
+            Attested::Secret(secret) => Ok(activation(&secret, challenge)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn certify(&self, challenge: &Challenge) -> Certified {
+        self.key.certify(&qualifying_data(challenge).0).unwrap()
+    }
+}
+
+impl Signer for Device {
+    fn public(&self) -> &PublicKey {
+        &self.new.public
+    }
+
+    fn sign(&self, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>> {
+        self.key.sign(scheme, input)
+    }
+}
+
+fn made(provider: &dyn Provider) -> (NewKey, Box<dyn Key>) {
+    let new = provider
+        .generate(KeyKind::EcP256, Usage::SIGN, &KeyAuth::None)
+        .unwrap();
+    let key = provider
+        .open(&new.blob, &new.public, Usage::SIGN, &KeyAuth::None)
+        .unwrap();
+    (new, key)
+}
+
+fn roots(maker: &Maker) -> Vec<Vec<u8>> {
+    let read = |path| read_certificates(&std::fs::read(path).unwrap()).unwrap();
+    maker.chain().into_iter().flat_map(read).collect()
+}
+
+fn believing(roots: Vec<Vec<u8>>) -> Authority {
+    Authority::with(&[("device", profile(Level::Tpm))], roots)
+}
+
+/// Now, for the maker's certificates begin when they are made.
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap().as_secs()
+}
+
+fn ask(authority: &Authority, request: &Request) -> Result<Challenged> {
+    authority
+        .ca
+        .challenge(&authority.key, request.clone(), None, now())
+}
+
+/// Each refusal seen to be missing without its check: `trusted` in `judge` and in `tpm_proven`, the
+/// comparison of the activation, `verify_certify`, and with `None` of the TPM's taken for an answer.
+#[test]
+fn each_part_of_the_proof_is_wanted() {
+    let maker = Maker::new();
+    let (device, other) = (Device::of(&maker), Device::of(&maker));
+    let authority = believing(roots(&maker));
+    let request = device.request();
+    let asked = ask(&authority, &request).unwrap();
+    assert_eq!(asked.level, Level::Tpm);
+    let (challenge, elsewhere) = (
+        asked.challenge,
+        ask(&authority, &request).unwrap().challenge,
+    );
+    let issue = |tpm: Option<TpmAnswer>| {
+        let answer = Answer::make(&device, &challenge, tpm).unwrap();
+        let answer = Answer::parse(&answer.encode().unwrap()).unwrap();
+        authority.ca.issue(&authority.key, &answer, now())
+    };
+    let right = TpmAnswer {
+        activation: device.activate(&challenge).unwrap(),
+        certified: device.certify(&challenge),
+    };
+    refused(issue(None), "lacks what the TPM adds");
+    // The credential is for one TPM, the activation for one challenge.
+    assert!(other.activate(&challenge).is_err());
+    for activation in [device.activate(&elsewhere).unwrap(), challenge.nonce()] {
+        let wrong = TpmAnswer {
+            activation,
+            ..right.clone()
+        };
+        refused(issue(Some(wrong)), "did not open the credential");
+    }
+    let (_, another) = made(&*device.provider);
+    let another = another.certify(&qualifying_data(&challenge).0).unwrap();
+    for (certified, why) in [
+        (device.certify(&elsewhere), "answers another challenge"),
+        (another, "is another than the one asked about"),
+        (other.certify(&challenge), "is not the attestation key's"),
+    ] {
+        let wrong = TpmAnswer {
+            certified,
+            ..right.clone()
+        };
+        refused(issue(Some(wrong)), why);
+    }
+    // A maker whom nobody believes any more.
+    let ek_roots = authority.dir().join("ca/ek-roots");
+    let kept = authority.dir().join("kept");
+    std::fs::rename(&ek_roots, &kept).unwrap();
+    std::fs::create_dir(&ek_roots).unwrap();
+    refused(issue(Some(right.clone())), "endorsement certificate");
+    std::fs::remove_dir(&ek_roots).unwrap();
+    std::fs::rename(&kept, &ek_roots).unwrap();
+    let granted = issue(Some(right)).unwrap();
+    assert_eq!(granted.issued.level(), Some(Level::Tpm));
+    granted.issued.check(device.public(), now()).unwrap();
+}
+
+#[test]
+fn a_tpm_of_another_maker_is_no_tpm() {
+    let (maker, stranger) = (Maker::new(), Maker::new());
+    let device = Device::of(&maker);
+    let request = device.request();
+    refused(
+        ask(&believing(roots(&stranger)), &request),
+        "level tpm is wanted",
+    );
+    refused(ask(&believing(Vec::new()), &request), "ek-roots is empty");
+    // The root without the CA below it, and the CA below it alone.
+    let [root, issuer] = [0, 1].map(|at| vec![roots(&maker)[at].clone()]);
+    refused(
+        ask(&believing(root), &request),
+        "no certificate of its issuer",
+    );
+    assert_eq!(ask(&believing(issuer), &request).unwrap().level, Level::Tpm);
+    // Where less will do it is less.
+    let content = Authority::with(&[("device", profile(Level::Software))], roots(&stranger));
+    let asked = ask(&content, &request).unwrap();
+    assert_eq!(asked.level, Level::Software);
+    assert!(asked.challenge.credential().is_none() && !asked.reasons.is_empty());
+}
+
+/// A key in software beside a genuine TPM's evidence. Seen to fail without `verify_certify`.
+#[test]
+fn a_key_outside_of_the_tpm_is_refused() {
+    let maker = Maker::new();
+    let device = Device::of(&maker);
+    let authority = believing(roots(&maker));
+    let soft = Soft::new();
+    let mut spec = spec();
+    spec.evidence = Some(device.identity());
+    let request = Request::make(&soft, spec).unwrap();
+    let challenge = ask(&authority, &request).unwrap().challenge;
+    let tpm = TpmAnswer {
+        activation: device.activate(&challenge).unwrap(),
+        certified: device.certify(&challenge),
+    };
+    let answer = Answer::make(&soft, &challenge, Some(tpm)).unwrap();
+    refused(
+        authority.ca.issue(&authority.key, &answer, now()),
+        "is another than the one asked about",
+    );
+}
