@@ -185,7 +185,7 @@ fn root(public: &PublicKey, new: &NewCa) -> Result<CertificateSpec> {
         key_usage: Usage::SIGN,
         extended_usage: Vec::new(),
         policies: Vec::new(),
-        ca: Some(x509::issue::Authority { path_len: Some(0) }),
+        ca: Some(x509::Authority { path_len: Some(0) }),
         crl_url: None,
     })
 }
