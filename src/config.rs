@@ -499,6 +499,7 @@ mod tests {
             files: Vec::new(),
             stores: Vec::new(),
             devkeyd: PathBuf::new(),
+            renew: Renew::default(),
             layers: Vec::new(),
         };
         for (of, text, own) in [("system", system, false), ("user", user, true)] {
