@@ -397,7 +397,9 @@ fn commands(mut client: TcpStream, port: u16, shared: &Shared) -> io::Result<()>
                 let silent = |tried: io::Result<usize>| {
                     tried.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
                 };
-                while silent(client.read(&mut [0])) && !shared.ended.load(Ordering::Acquire) {}
+                while silent(client.read(&mut [0])) && !shared.ended.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
                 return Ok(());
             }
         }
