@@ -31,7 +31,7 @@ const BACK_ENDS: &[BackEnd] = &[
     #[cfg(feature = "kernel")]
     backends::kernel::BACK_END,
     #[cfg(feature = "tpm")]
-    backends::tpm::BACK_END,
+    backends::tpm::SHARED,
 ];
 
 const HELP: &str = "\

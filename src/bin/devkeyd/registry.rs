@@ -46,8 +46,10 @@ impl Registry {
         }
     }
 
-    /// Closes all tokens, with what their devices hold for them.
+    /// Closes all tokens, with what their devices hold for them: at the end.
     pub(super) fn close(&self) {
+        #[cfg(feature = "tpm")]
+        devkey::backends::tpm::close();
         self.tokens().clear();
     }
 
