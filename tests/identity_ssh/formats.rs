@@ -77,6 +77,8 @@ fn a_certificate_is_read_back() {
     let mut read = again.contents().clone();
     read.extensions.remove(LEVEL);
     assert_eq!(read, said);
+    let line = certificate.line("").replacen("ssh-ed25519", "ssh-rsa", 1);
+    says(Certificate::from_line(&line), "not for ssh-rsa");
     // The comment ends no line.
     let line = certificate.line("a\nb");
     assert_eq!(line.lines().count(), 1);
@@ -114,7 +116,7 @@ fn certificates_of_ssh_keygen_are_read() {
     }
 }
 
-/// Fails where `rsa` of signature.rs lets "ssh-rsa" pass.
+/// Fails where `verify` of signature.rs has no line for "ssh-rsa".
 #[test]
 fn sha_1_is_refused() {
     let dir = TempDir::new().unwrap();
@@ -158,6 +160,32 @@ fn lines_of_keys_are_read_back() {
     }
     let ml_dsa = PublicKey::from_ml_dsa(KeyKind::MlDsa44, &[7; 1312]).unwrap();
     says(key::line(&ml_dsa, ""), "ml-dsa-44 keys in SSH");
+}
+
+/// What OpenSSH would take for the same key is another blob, and another fingerprint.
+#[test]
+fn a_point_has_one_encoding() {
+    let device = Authority::new(KeyKind::EcP256);
+    let point = device.public().point().unwrap();
+    let blob = |name: &str, curve: &str, point: &[u8]| {
+        let string = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes(), bytes].concat();
+        [name.as_bytes(), curve.as_bytes(), point]
+            .map(string)
+            .concat()
+    };
+    let name = "ecdsa-sha2-nistp256";
+    let right = blob(name, "nistp256", point);
+    assert_eq!(key::blob(device.public()).unwrap(), right);
+    says(
+        key::from_blob(&blob(name, "nistp384", point)),
+        "point of nistp256",
+    );
+    let compressed = [&[2 + (point[64] & 1)], &point[1..33]].concat();
+    PublicKey::from_sec1(KeyKind::EcP256, &compressed).unwrap();
+    says(
+        key::from_blob(&blob(name, "nistp256", &compressed)),
+        "no uncompressed point",
+    );
 }
 
 /// No byte of a certificate can be changed, none be left away and none be added.
