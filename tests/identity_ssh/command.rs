@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::authority::{Authority, contents};
 use crate::common::Run;
 
-/// Fails where `accepted` of principals.rs gives all that the certificate names.
+/// Seen to fail where a certificate `names` everybody.
 #[test]
 fn it_prints_what_account_and_certificate_share() {
     let dir = TempDir::new().unwrap();
@@ -32,7 +32,8 @@ fn it_prints_what_account_and_certificate_share() {
     assert_eq!(ask(&["alice", "fleet"]), "alice\nfleet\n");
 }
 
-/// Nothing on standard output, the reason on standard error and in the log, exit code 1.
+/// Nothing on standard output, the reason on standard error and in the log, exit code 1. Seen to fail without
+/// each of: the verification, the check of the CA, of the level.
 #[test]
 fn it_prints_nothing_where_it_refuses() {
     let dir = TempDir::new().unwrap();

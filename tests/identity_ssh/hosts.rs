@@ -16,7 +16,8 @@ use crate::on_each_back_end;
 
 on_each_back_end!(a_host_proves_itself);
 
-/// The client knows nothing of the host but its CA.
+/// The client knows nothing of the host but its CA. Seen to fail with the numbers of users' and hosts' certificates
+/// exchanged.
 fn a_host_proves_itself(device: &Device) {
     let agent = Agent::new(device);
     for kind in KINDS {
@@ -34,7 +35,7 @@ fn a_host_proves_itself(device: &Device) {
     }
 }
 
-/// What ssh refuses, each by its own check.
+/// What ssh refuses, each by its own check. Seen to fail with a KRL that ssh cannot read.
 #[test]
 fn what_ssh_refuses() {
     let device = Device::new(Backend::File);

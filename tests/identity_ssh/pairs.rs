@@ -44,6 +44,8 @@ mod with_puf {
 
 /// Each lets the other in, and neither a peer that another CA certified: the host by its own check,
 /// the user by his.
+///
+/// Seen to fail with the numbers of users' and hosts' certificates exchanged.
 fn meet(host: Backend, user: Backend) {
     let (host, user) = (Device::new(host), Device::new(user));
     let agent = Agent::new(&host);

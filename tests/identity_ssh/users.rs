@@ -19,6 +19,8 @@ on_each_back_end!(a_certificate_opens_the_door);
 
 /// Each kind of key by CAs of several kinds, by `ssh -I` and through the agent, both with
 /// CertificateFile: ssh-agent 9.2 takes no certificate for a key of a module.
+///
+/// Seen to fail with the numbers of users' and hosts' certificates exchanged.
 fn a_certificate_opens_the_door(device: &Device) {
     let keys = KINDS.map(|kind| device.key(kind, kind));
     let agent = Agent::new(device);
@@ -47,6 +49,9 @@ fn a_certificate_opens_the_door(device: &Device) {
 
 /// What sshd itself refuses, each by its own check. A host's certificate is not among it: ssh does not
 /// offer one.
+///
+/// Seen to fail with a KRL without the section of keys, and with one whose serials no sshd can read: then
+/// it refuses everybody.
 #[test]
 fn what_sshd_refuses() {
     let device = Device::new(Backend::File);
@@ -127,7 +132,7 @@ fn what_sshd_refuses() {
 /// AuthorizedPrincipalsCommand: sshd says that the command failed, and the system's log why. Nobody
 /// comes in by a certificate of his own for another's account.
 ///
-/// Fails where `check_level` of check.rs, `names` or the look at the authorities always passes.
+/// Seen to fail where `check_level` of check.rs, `names` or the look at the authorities always passes.
 #[test]
 fn what_the_principals_command_refuses() {
     let device = Device::new(Backend::File);
