@@ -268,6 +268,7 @@ mod tests {
             &uri,
             "email:a",
             "email:@example",
+            "email:a@b_c",
             "email:a@*.example",
             "email:a b@example",
             "email:<a>@example",

@@ -256,7 +256,7 @@ mod tests {
             "SERIALNUMBER=a_b",
             "CN=a\\07b",
             "CN=a\\c3b",
-            "CN=#0500",
+            "CN=#040161",
             "CN=a\u{85}b",
             "CN=a\u{202e}b",
             &long,
