@@ -3,11 +3,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 
+use der::asn1::{AnyRef, BitStringRef};
+use der::{Decode, Encode, Sequence};
+use devkey::identity::signer::sign_message;
 use devkey::identity::x509::chain::{Purpose, verify};
 use devkey::identity::x509::{
-    Issuer, MAX_LEN, Reason, Request, Revoked, crl, describe, expiry, is_revoked, matches_key,
+    Issuer, MAX_LEN, Reason, Request, Revoked, Subject, crl, describe, expiry, is_revoked,
+    matches_key,
 };
 use devkey::key::KeyKind;
+use spki::AlgorithmIdentifierRef;
 
 use crate::lab::{DAY, Lab, device, names, now};
 
@@ -54,6 +59,64 @@ fn a_changed_request_is_refused() {
         let der = lab.request(&key, "CN=pump 7,C=DE", &all);
         every_change(&der, "a request", |der| Request::parse(der).is_ok());
     }
+}
+
+/// `SIGNED` with any body.
+#[derive(Sequence)]
+struct Signed<'a> {
+    body: AnyRef<'a>,
+    algorithm: AlgorithmIdentifierRef<'a>,
+    signature: BitStringRef<'a>,
+}
+
+/// Whoever asks signs what it likes: each byte of a request is changed and the whole signed anew. What
+/// is read of it can then be certified, and the certificate be read.
+#[test]
+fn what_a_hostile_device_signs_is_read_without_a_panic() {
+    let lab = Lab::new();
+    let root = lab.root(KeyKind::Ed25519);
+    let key = lab.key(KeyKind::Ed25519);
+    let all = [
+        "dns:a.example",
+        "ip:192.0.2.7",
+        "uri:urn:a",
+        "email:a@b",
+        "hw:1.3.6.1.4.1.32473.1:00a7",
+    ];
+    let der = lab.request(&key, "CN=pump 7,C=DE,SERIALNUMBER=7", &all);
+    let honest = Signed::from_der(&der).unwrap();
+    let body = honest.body.to_der().unwrap();
+    let mut accepted = 0;
+    for at in 0..body.len() {
+        for change in [1, 0x20, 0x80, 0xff] {
+            let mut changed = body.clone();
+            changed[at] ^= change;
+            let Ok(any) = AnyRef::from_der(&changed) else {
+                continue;
+            };
+            let signature = sign_message(&lab.signer(&key), &changed).unwrap();
+            let bits = BitStringRef::from_bytes(&signature).unwrap();
+            let whole = Signed {
+                body: any,
+                signature: bits,
+                ..honest
+            }
+            .to_der()
+            .unwrap();
+            let Ok(request) = Request::parse(&whole) else {
+                continue;
+            };
+            accepted += 1;
+            let text = request.subject.to_string();
+            assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
+            let mut spec = device(&request.public, "");
+            (spec.subject, spec.alt_names) = (request.subject, request.alt_names);
+            let leaf = lab.issue(&root, &spec);
+            assert_eq!(describe(&leaf).unwrap().subject, text);
+        }
+    }
+    // Other letters in names, at least.
+    assert!(accepted > 50, "{accepted}");
 }
 
 /// Seen to fail without `below.verify`.

@@ -91,7 +91,7 @@ fn the_hardware_serial_is_readable() {
 ///
 /// Seen to fail without the authority key identifier, without the subject key identifier of a CA, with
 /// basicConstraints that is not critical (`-x509_strict`), without keyCertSign in `authority`, with
-/// issuer and subject swapped in `sign`.
+/// the subject for the issuer in `sign`.
 #[test]
 fn certificates_are_verified_by_openssl_and_by_ourselves() {
     let lab = Lab::new();

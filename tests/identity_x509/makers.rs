@@ -69,7 +69,7 @@ fn manufacture(dir: &Path) {
         .ok();
 }
 
-/// Seen to fail with keyEncipherment alone in `fit`, and with the leaf's issuer alone for a path.
+/// Seen to fail with keyEncipherment alone in `fit`.
 #[test]
 fn endorsement_certificates_lead_to_their_makers_root() {
     let lab = Lab::new();

@@ -157,3 +157,58 @@ fn grantable(known: &Known) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use der::Any;
+    use x509_cert::name::Name;
+
+    use super::*;
+
+    fn info(attributes: Vec<Attribute>) -> CertReqInfo {
+        let key = PublicKey::from_ed25519(&[9; 32]).unwrap();
+        CertReqInfo {
+            version: Version::V1,
+            subject: Name::default(),
+            public_key: SubjectPublicKeyInfoOwned::from_der(&key.to_spki()).unwrap(),
+            attributes: SetOfVec::try_from(attributes).unwrap(),
+        }
+    }
+
+    /// A second list of extensions, in a value or an attribute of its own, could be what another reader
+    /// takes for the only one. Seen to fail where `second`, and where the second value, is not looked at.
+    #[test]
+    fn extensions_are_asked_for_once() {
+        let list = |usage| {
+            let wanted = ExtensionReq(vec![extensions::key_usage(usage).unwrap()]);
+            Attribute::try_from(wanted).unwrap()
+        };
+        let one = list(Usage::SIGN);
+        let other = list(Usage {
+            agree: true,
+            ..Usage::SIGN
+        });
+        assert_eq!(wanted(&info(vec![])).unwrap().len(), 0);
+        assert_eq!(wanted(&info(vec![one.clone()])).unwrap().len(), 1);
+        assert!(wanted(&info(vec![one.clone(), other.clone()])).is_err());
+        let values: Vec<Any> = one
+            .values
+            .iter()
+            .chain(other.values.iter())
+            .cloned()
+            .collect();
+        let values = SetOfVec::try_from(values).unwrap();
+        assert!(
+            wanted(&info(vec![Attribute {
+                values,
+                ..one.clone()
+            }]))
+            .is_err()
+        );
+        let none = Attribute {
+            values: SetOfVec::default(),
+            ..one
+        };
+        assert!(wanted(&info(vec![none])).is_err());
+    }
+}
