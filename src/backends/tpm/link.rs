@@ -145,7 +145,11 @@ impl Link {
         self.live = Some(live);
         if !trusted {
             // Nobody's TPM, as far as is known.
-            self.release();
+            match fault.remedy() {
+                // Its storage key may be there, and the answer that said so lost.
+                Remedy::Rebuild | Remedy::Once | Remedy::Leave => self.abandon(&fault),
+                Remedy::Again | Remedy::Room | Remedy::Nothing => self.release(),
+            }
             self.live = None;
         }
         Err(fault)
