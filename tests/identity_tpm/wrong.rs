@@ -113,6 +113,32 @@ fn an_attestation_key_is_all_that_it_must_be() {
     }
 }
 
+/// An AK that signs by any scheme, an EK that signs by one, and one without a cipher for what it
+/// protects: no TPM makes these of their attributes.
+#[test]
+fn keys_have_the_algorithms_of_their_use() {
+    const NULL: [u8; 2] = [0, 0x10];
+    let identity = Device::of(&Maker::new()).identity();
+    // Behind type, hash, attributes and an empty policy: no cipher, then ECDSA with SHA-256.
+    let mut ak = identity.ak_public.clone();
+    assert_eq!(ak[8..16], [0, 0, 0, 0x10, 0, 0x18, 0, 0x0b]);
+    ak.splice(12..16, NULL);
+    refused(check_ak(&ak), "has no signature scheme");
+    for good in &identity.endorsement {
+        // Behind a policy: AES, its bits and mode, then no scheme.
+        let cipher = 10 + usize::from(good.public[9]);
+        let mut evidence = evidence(&identity, good);
+        let ek = &mut evidence.ek_public;
+        assert_eq!(ek[cipher..cipher + 2], [0, 0x06]);
+        ek.splice(cipher..cipher + 6, NULL);
+        refused(evidence.check(), "has no cipher");
+        let mut evidence = self::evidence(&identity, good);
+        let ek = &mut evidence.ek_public;
+        ek.splice(cipher + 6..cipher + 8, [0, 0x18, 0, 0x0b]);
+        refused(evidence.check(), "has a signature scheme");
+    }
+}
+
 /// An object's Name, whatever is in it.
 fn named(public: &[u8]) -> Vec<u8> {
     let digest = devkey::key::Hash::Sha256.digest(public);
