@@ -337,6 +337,7 @@ fn what_does_not_fit_is_refused() {
         ("owner_auth_file", "owner"),
         ("owner_auth_file", "/"),
         ("owner_auth_file", ""),
+        ("endorsement_auth_file", "endorsement"),
     ] {
         let refused = said((BACK_END.check)(&settings(
             "swtpm:host=::1,port=1",
