@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use devkey::backends::tpm::BACK_END;
-use devkey::identity::ca::read_certificates;
-use devkey::identity::flow::{Challenged, TpmAnswer, activation, qualifying_data};
+use devkey::identity::ca::{Challenged, read_certificates};
+use devkey::identity::flow::{TpmAnswer, activation, qualifying_data};
 use devkey::provider::{
     Attest, Attested, Certified, Identity, Key, KeyAuth, NewKey, Place, Provider, Settings,
 };

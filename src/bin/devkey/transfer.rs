@@ -99,7 +99,13 @@ fn read_most(path: &Path, most: usize) -> Result<Vec<u8>> {
 /// Writes a file: the old contents or the new, never anything between.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let shown = path.display();
-    let failed = |e| Failure::from(Error::io(format!("writing {shown}"), e));
+    let failed = |e| {
+        let error = Error::io(format!("writing {shown}"), e);
+        Failure::new(
+            error,
+            "name another file with -o, and run the command again",
+        )
+    };
     // What is no file, such as /dev/stdout or a FIFO, is not replaced.
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         let file = File::options().write(true).open(path);

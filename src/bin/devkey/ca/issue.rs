@@ -93,9 +93,13 @@ pub(super) fn issue(args: &IssueArgs) -> Outcome {
         .issue(&signer, &answer, now())
         .map_err(|e| explained(e, "challenge the device anew: devkey ca challenge"))?;
     let (serial, level) = (&granted.serial, granted.level);
-    Ok(args
-        .out
-        .put(granted.issued.encode()?)?
+    // The answer is spent: what was issued comes from the books from now on.
+    let again = |failure: Failure| {
+        let remedy = format!("serial {serial} was issued; devkey ca show {serial} writes it again");
+        Failure::new(failure.what, remedy)
+    };
+    let written = args.out.put(granted.issued.encode()?).map_err(again)?;
+    Ok(written
         .noted(note)
         .note(format!("issued serial {serial}, level {level}"))
         .hint("next: bring it to the device, devkey cert install"))
