@@ -9,11 +9,12 @@ use devkey::identity::flow::{Challenge, Request, fingerprint};
 use devkey::key::PublicKey;
 use devkey::store::KeyRecord;
 
+use crate::cert::now;
 use crate::failure::{Failure, Result};
 use crate::output::{Outcome, printable};
 use crate::pin::Access;
 use crate::tokens::{OpenToken, Tokens, parse_name};
-use crate::transfer::{Out, authority, now, read};
+use crate::transfer::{Out, authority, read};
 
 /// Answer a CA's challenge
 ///

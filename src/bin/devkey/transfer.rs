@@ -5,7 +5,6 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use devkey::Error;
 use devkey::identity::ca::read_certificates;
@@ -53,12 +52,6 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<Vec<u8>>> {
     let bytes = read_most(path, MAX_CERTIFICATES)?;
     let named = |e: Error| Error::input(format!("{}: {e}", path.display()));
     Ok(read_certificates(&bytes).map_err(named)?)
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }
 
 /// The key of a CA: from its certificate, or the fingerprint itself.

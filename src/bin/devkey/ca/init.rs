@@ -12,12 +12,13 @@ use devkey::identity::signer::TokenSigner;
 use devkey::identity::x509::{ExtendedUsage, Subject};
 
 use super::Books;
+use crate::cert::now;
 use crate::failure::{Failure, Result};
 use crate::key::find_key;
 use crate::output::{Answer, Outcome};
 use crate::pin::Access;
 use crate::tokens::{Tokens, parse_name};
-use crate::transfer::{certificates, now};
+use crate::transfer::certificates;
 
 /// Make a CA of a key
 ///

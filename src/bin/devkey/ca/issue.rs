@@ -7,10 +7,11 @@ use devkey::identity::flow;
 use devkey::identity::signer::TokenSigner;
 
 use super::{Books, signer};
+use crate::cert::now;
 use crate::failure::Failure;
 use crate::output::Outcome;
 use crate::pin::Access;
-use crate::transfer::{Out, now, read};
+use crate::transfer::{Out, read};
 
 /// Check a request and ask its device a question
 ///

@@ -6,9 +6,10 @@ use devkey::identity::x509::{self, Serial};
 use serde_json::Value;
 
 use super::Books;
+use crate::cert::now;
 use crate::failure::Failure;
 use crate::output::{self, Answer, Outcome};
-use crate::transfer::{Out, now};
+use crate::transfer::Out;
 
 /// List what was issued
 #[derive(Debug, clap::Args)]

@@ -10,9 +10,10 @@ use devkey::key::PublicKey;
 use serde::Serialize;
 
 use super::Books;
+use crate::cert::now;
 use crate::failure::{Failure, Result};
 use crate::output::{self, Answer, Outcome};
-use crate::transfer::{now, read};
+use crate::transfer::read;
 
 /// Register PUFs' public keys that came through a trusted channel
 ///

@@ -6,11 +6,12 @@ use devkey::identity::signer::TokenSigner;
 use devkey::identity::x509::{Reason, Serial};
 
 use super::{Books, signer};
+use crate::cert::now;
 use crate::failure::Failure;
 use crate::output::{Answer, Outcome};
 use crate::pin::Access;
 use crate::request::pem;
-use crate::transfer::{Out, now};
+use crate::transfer::Out;
 
 /// Take certificates back, for ever
 ///

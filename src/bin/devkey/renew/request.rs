@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use der::pem::{LineEnding, encode_string};
 use devkey::Error;
 use devkey::config::FoundToken;
-use devkey::identity::flow::{self, Digest, Source, SshKind, SshRequest};
+use devkey::identity::device;
+use devkey::identity::flow::{self, Digest, SshKind, SshRequest};
 use devkey::identity::signer::TokenSigner;
 use devkey::identity::ssh::certificate::Kind;
 use devkey::identity::ssh::key as ssh;
 use devkey::identity::x509;
-use devkey::provider::{self, Attest, Attested};
 use devkey::token::Token;
 
 use super::{COMMAND, Due};
 use crate::cert::{Input, Item, pem};
 use crate::failure::{Failure, Result};
+use crate::request::source;
 
 /// A request, in a directory of its own that goes with it.
 pub(super) struct Request {
@@ -36,7 +37,7 @@ pub(super) struct Request {
 impl Request {
     /// Asks for the names that the certificates have, and signs that with the key.
     pub(super) fn make(found: &FoundToken, token: &dyn Token, due: &Due) -> Result<Self> {
-        let made = flow(token, due)?;
+        let made = flow(found, token, due)?;
         let mut request = Request {
             dir: scratch()?,
             environment: vec![
@@ -118,7 +119,7 @@ impl Drop for Request {
 }
 
 /// A request for what the certificates say, with all that the device can show.
-fn flow(token: &dyn Token, due: &Due) -> Result<flow::Request> {
+fn flow(found: &FoundToken, token: &dyn Token, due: &Due) -> Result<flow::Request> {
     let key = &due.key;
     let names = names(due).map_err(|e| {
         Failure::new(
@@ -139,9 +140,9 @@ fn flow(token: &dyn Token, due: &Due) -> Result<flow::Request> {
     let spec = flow::RequestSpec {
         names,
         ssh,
-        source: source(token),
+        source: source(found, token),
         authority: None,
-        evidence: evidence(token)?,
+        evidence: device::evidence(token)?,
     };
     Ok(flow::Request::make(&TokenSigner { token, key }, spec)?)
 }
@@ -175,27 +176,6 @@ fn common_name(name: &str) -> String {
     };
     let text: String = name.trim().chars().map(escape).collect();
     format!("CN={text}")
-}
-
-/// Where the key is, as far as the token's record and settings tell.
-fn source(token: &dyn Token) -> Source {
-    let record = token.store().token();
-    Source {
-        back_end: record.back_end.clone(),
-        stand_in: record
-            .settings
-            .get("allow_file")
-            .is_some_and(|yes| yes == "yes"),
-    }
-}
-
-/// What the device can show of itself; most have nothing.
-fn evidence(token: &dyn Token) -> Result<Option<provider::Identity>> {
-    match token.attest(&Attest::Identity) {
-        Ok(Attested::Identity(identity)) => Ok(Some(identity)),
-        Ok(_) | Err(Error::Unsupported(_)) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
 }
 
 /// A directory that nobody else can look into.
