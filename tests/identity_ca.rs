@@ -412,10 +412,19 @@ fn files_are_replaced_whole() {
         device.devkey("request dev -o /nowhere/request"),
         &["/nowhere/request"],
     );
-    device
-        .devkey("request dev -o /dev/stdout")
-        .ok()
-        .says(&["\"devkey\": \"request\""]);
+    for out in ["-", "/dev/stdout"] {
+        let run = device.devkey("request dev -o").arg(out).ok();
+        assert!(
+            run.text().starts_with("{\n  \"devkey\": \"request\""),
+            "{run}"
+        );
+    }
+    let (link, target) = (device.path("link"), device.path("target"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    fs::write(&target, "x".repeat(100_000)).unwrap();
+    device.devkey("request dev -o").arg(&link).ok();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(json(&target)["devkey"], "request");
 }
 
 /// Each file where another is wanted.

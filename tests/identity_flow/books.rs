@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 
 use devkey::identity::ca::State;
-use devkey::identity::x509::{Reason, crl::is_revoked};
+use devkey::identity::x509::{Reason, is_revoked};
 
 use super::*;
 

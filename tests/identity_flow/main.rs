@@ -256,3 +256,29 @@ fn an_answer_by_the_documentation_is_taken() {
     let answer = Answer::parse(&by_hand).unwrap();
     authority.ca.issue(&authority.key, &answer, NOW).unwrap();
 }
+
+/// A CA with policies of its own states its levels by those.
+#[test]
+fn a_ca_has_its_own_policies_and_ssh_alone() {
+    let (authority, device) = (Authority::new(), Soft::new());
+    let path = authority.dir().join("ca/ca.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let issue = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let ca = Ca::open(&authority.dir().join("ca")).unwrap();
+        let asked = ca
+            .challenge(&authority.key, request(&device), None, NOW)
+            .unwrap();
+        let answer = Answer::make(&device, &asked.challenge, None).unwrap();
+        ca.issue(&authority.key, &answer, NOW).unwrap().issued
+    };
+    let own = text.clone() + "\n[policies]\nsoftware = [\"1.3.6.1.4.1.32473.9\"]\n";
+    let issued = issue(&own);
+    let said = x509::describe(issued.certificate().unwrap()).unwrap();
+    assert_eq!(said.policies, ["1.3.6.1.4.1.32473.9"]);
+    assert_eq!((said.level, issued.level()), (None, Some(Level::Software)));
+    let issued = issue(&text.replace("x509 = true", "x509 = false"));
+    assert!(issued.certificate().is_none() && issued.ssh().is_some());
+    assert_eq!(issued.chain().len(), 0);
+    issued.check(device.public(), NOW).unwrap();
+}

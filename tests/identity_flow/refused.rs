@@ -257,7 +257,7 @@ fn only_registered_pufs_have_the_level() {
         .unwrap();
     refused(
         authority.ca.issue(&authority.key, &answer, NOW),
-        "no longer registered",
+        "not registered",
     );
     authority.ca.register(device.public(), &entry()).unwrap();
     let granted = authority.ca.issue(&authority.key, &answer, NOW).unwrap();

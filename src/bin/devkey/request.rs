@@ -49,6 +49,10 @@ pub(crate) struct Args {
     /// The CA that it is for: its certificate, or its fingerprint
     #[arg(long, value_name = "FILE-or-SHA256")]
     ca: Option<String>,
+    /// Do not show the TPM's endorsement certificate, which names this TPM for ever to whoever reads it;
+    /// level "tpm" is not had so
+    #[arg(long)]
+    no_evidence: bool,
     /// What to write
     #[arg(long, default_value = "request")]
     format: Format,
@@ -96,7 +100,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ssh: ssh(args),
         source: source(&found, &*token),
         authority,
-        evidence: device::evidence(&*token)?,
+        evidence: match args.no_evidence {
+            true => None,
+            false => device::evidence(&*token)?,
+        },
     };
     let request = flow::Request::make(&signer, spec)?;
     let answer = args.out.put(request.encode()?)?.noted(note);

@@ -38,7 +38,8 @@ impl Out {
     }
 
     fn file(&self) -> Option<&Path> {
-        self.out.as_deref().filter(|path| *path != Path::new("-"))
+        let standard = ["-", "/dev/stdout"].map(Path::new);
+        self.out.as_deref().filter(|path| !standard.contains(path))
     }
 }
 
@@ -99,9 +100,9 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
             "name another file with -o, and run the command again",
         )
     };
-    // What is no file, such as /dev/stdout or a FIFO, is not replaced.
-    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        let file = File::options().write(true).open(path);
+    // What is no file is not replaced: a FIFO, or a symbolic link, whose place is its maker's choice.
+    if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+        let file = File::options().write(true).truncate(true).open(path);
         return file
             .and_then(|mut file| file.write_all(bytes))
             .map_err(failed);

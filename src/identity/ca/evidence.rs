@@ -32,23 +32,25 @@ impl Ca {
                 reasons: Vec::new(),
             });
         }
-        let level = match self.registered(fingerprint(request.public()))? {
-            None => {
-                reasons.push("its key is not registered as a PUF's".to_owned());
+        let level = match self.puf(request)? {
+            None => Level::Puf,
+            Some(reason) => {
+                reasons.push(reason);
                 Level::Software
             }
-            Some(_) => match disqualified(request.source()) {
-                None => Level::Puf,
-                Some(reason) => {
-                    reasons.push(reason);
-                    Level::Software
-                }
-            },
         };
         Ok(Judged {
             level,
             tpm: None,
             reasons,
+        })
+    }
+
+    /// Why a key is not that of a PUF; nothing where it is one.
+    fn puf(&self, request: &Request) -> Result<Option<String>> {
+        Ok(match self.registered(fingerprint(request.public()))? {
+            Some(_) => disqualified(request.source()),
+            None => Some("its key is not registered as a PUF's".to_owned()),
         })
     }
 
@@ -92,9 +94,11 @@ impl Ca {
             Level::Puf | Level::Software if answer.tpm().is_some() => Err(Error::input(
                 "the answer adds what the challenge did not ask for",
             )),
-            Level::Puf => match self.judge(challenge.request(), now)?.level {
-                Level::Puf => Ok(()),
-                _ => Err(Error::input("the key is no longer registered as a PUF's")),
+            Level::Puf => match self.puf(challenge.request())? {
+                None => Ok(()),
+                Some(reason) => Err(Error::input(format!(
+                    "level puf is no longer the device's: {reason}"
+                ))),
             },
             Level::Software => Ok(()),
         }
