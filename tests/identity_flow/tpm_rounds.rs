@@ -175,6 +175,8 @@ fn each_part_of_the_proof_is_wanted() {
 fn a_tpm_of_another_maker_is_no_tpm() {
     let (maker, stranger) = (Maker::new(), Maker::new());
     let device = Device::of(&maker);
+    // His CA is made with his first TPM.
+    let _of_the_stranger = stranger.tpm();
     let request = device.request();
     refused(
         ask(&believing(roots(&stranger)), &request),
