@@ -97,17 +97,23 @@ pub(crate) fn bounded(from: impl Read, what: &str) -> Result<Vec<u8>> {
     let read = from.take(most).read_to_end(&mut bytes);
     read.map_err(|e| Error::io(format!("reading {what}"), e))?;
     match bytes.len() > MAX_INPUT {
-        true => Err(Error::input(format!(
-            "{what}: more than {MAX_INPUT} bytes are no certificate and its chain"
-        ))
-        .into()),
+        true => Err(Failure::new(
+            format!("{what}: more than {MAX_INPUT} bytes are no certificate and its chain"),
+            AS_ISSUED,
+        )),
         false => Ok(bytes),
     }
 }
 
+/// What to do about a file that is something else.
+const AS_ISSUED: &str = "give the file as the CA issued it; nothing was changed";
+
 fn read(file: &Path) -> Result<Vec<u8>> {
     let what = file.display().to_string();
-    let open = File::open(file).map_err(|e| Error::io(format!("opening {what}"), e))?;
+    let open = File::open(file).map_err(|e| {
+        let error = Error::io(format!("opening {what}"), e);
+        Failure::new(error, "name a file that is there; `-` is standard input")
+    })?;
     bounded(open, &what)
 }
 
@@ -117,8 +123,5 @@ fn is_ssh(line: &str) -> bool {
 }
 
 fn at(file: &Path, error: &Error) -> Failure {
-    Failure::new(
-        format!("{}: {error}", file.display()),
-        "give the file as the CA issued it; nothing was changed",
-    )
+    Failure::new(format!("{}: {error}", file.display()), AS_ISSUED)
 }
