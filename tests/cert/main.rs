@@ -9,6 +9,7 @@ mod common;
 
 mod authority;
 mod faults;
+mod guide;
 mod install;
 mod refuse;
 mod renew;
