@@ -2,6 +2,15 @@
 
 use std::fs;
 
+use devkey::backends::file;
+use devkey::identity::flow::{Authority, Digest, Issued, IssuedSpec};
+use devkey::identity::signer::{Signer, TokenSigner};
+use devkey::identity::x509::{CertificateSpec, Issuer, Serial, describe, issue};
+use devkey::key::Usage;
+use devkey::provider::Settings;
+use devkey::store::Store;
+use devkey::token::LocalToken;
+
 use crate::authority::World;
 use crate::common::sshd::{Sshd, WELCOME};
 use crate::common::{Device, module};
@@ -164,4 +173,75 @@ fn ssh_logs_in_by_its_certificate() {
     world.cert("delete --yes --ssh-dir dot-ssh web").ok();
     assert!(world.list().is_empty());
     assert!(!world.path("dot-ssh/web-cert.pub").exists());
+}
+
+/// What a CA of devkey's issues, JSON; for a renewal it must answer the very request. Seen to fail with
+/// the comparison of digests left out of `answered_by`.
+#[test]
+fn an_issued_file_is_installed() {
+    let world = World::new();
+    fs::write(world.path("issued"), issued(&world, "issued")).unwrap();
+    world
+        .install("issued")
+        .says(&["CN=issued", "with 1 above it, without its root"]);
+    assert_eq!(world.subjects(), ["CN=issued", "CN=token-ca"]);
+    let run = world.cert("renew web --command").arg("cat issued").fails();
+    run.says(&["the answer to another request"]);
+    let text = String::from_utf8(world.read("issued")).unwrap();
+    fs::write(
+        world.path("changed"),
+        text.replacen("Example CA", "Another CA", 1),
+    )
+    .unwrap();
+    let changed = world.cert("install changed").fails();
+    changed.says(&["it was changed after it was made"]);
+}
+
+/// A CA whose key is "other", and what it issues for "web".
+fn issued(world: &World, name: &str) -> Vec<u8> {
+    let dir = world.device.store().join(Device::TOKEN);
+    let store = Store::open(&dir).unwrap();
+    let token = LocalToken::open(&file::BACK_END, store, &Settings::new()).unwrap();
+    let listing = Store::open(&dir).unwrap().list().unwrap();
+    let key = |label: &str| listing.keys.iter().find(|key| key.label == label).unwrap();
+    let ca = TokenSigner {
+        token: &token,
+        key: key("other"),
+    };
+    // The CA's own certificate, by openssl's root.
+    let root = world.path("token-ca.der");
+    let script =
+        "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -keyout t.key \
+                  -subj /CN=token-ca -out t.csr
+                  openssl x509 -req -in t.csr -CA root.pem -CAkey root.key -extfile ca.ext \
+                  -force_pubkey other.pub.pem -days 50 -outform DER -out token-ca.der
+                  openssl x509 -in root.pem -outform DER -out root.der";
+    world.sh(script).ok();
+    let root = fs::read(root).unwrap();
+    let now = describe(&root).unwrap().not_before;
+    let spec = CertificateSpec {
+        serial: Serial::random().unwrap(),
+        public: key("web").public.clone(),
+        subject: format!("CN={name}").parse().unwrap(),
+        alt_names: Vec::new(),
+        not_before: now,
+        not_after: now + 86_400,
+        key_usage: Usage::SIGN,
+        extended_usage: Vec::new(),
+        policies: Vec::new(),
+        ca: None,
+        crl_url: None,
+    };
+    let certificate = issue(&ca, &Issuer::from_certificate(&root).unwrap(), &spec).unwrap();
+    let spec = IssuedSpec {
+        authority: Authority {
+            name: "Example CA".to_owned(),
+            public: ca.public().clone(),
+        },
+        request: Digest::of(b"some request"),
+        certificate: Some(certificate),
+        chain: vec![root, world.read("root.der")],
+        ssh: None,
+    };
+    Issued::make(&ca, spec).unwrap().encode().unwrap()
 }

@@ -14,4 +14,5 @@ mod install;
 mod refuse;
 mod renew;
 mod serve;
+mod transcript;
 mod units;

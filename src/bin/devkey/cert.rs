@@ -16,7 +16,7 @@ pub(crate) use input::{Input, Roots};
 pub(crate) use install::{Put, Replaced, install};
 pub(crate) use item::{Item, items};
 pub(crate) use show::pem;
-pub(crate) use view::{View, ends_within};
+pub(crate) use view::{View, ends_within, words};
 
 use crate::output::Outcome;
 use crate::renew;

@@ -14,7 +14,9 @@ use devkey::token::Token;
 
 use self::command::Enrolment;
 use self::request::Request;
-use crate::cert::{Input, Item, PROGRAMS, Put, Replaced, Roots, ends_within, install, items};
+use crate::cert::{
+    Input, Item, PROGRAMS, Put, Replaced, Roots, ends_within, install, items, words,
+};
 use crate::failure::{Failure, Result};
 use crate::key::find_key;
 use crate::output::{Answer, Outcome};
@@ -121,8 +123,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     work.retain(|(_, due)| !due.is_empty());
     if work.is_empty() {
-        let days = within.as_secs() / 86_400;
-        return Ok(Answer::text(format!("nothing expires within {days} days")).problems(problems));
+        let nothing = format!("nothing expires within {}", words(within.as_secs()));
+        return Ok(Answer::text(nothing).problems(problems));
     }
     let plan = Plan::new(&tokens, &args.how)?;
     Ok(plan.carry_out(&work, problems))

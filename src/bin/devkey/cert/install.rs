@@ -142,9 +142,16 @@ impl Put<'_> {
         listing: &Listing,
         all: &[Vec<u8>],
     ) -> devkey::Result<(Arc<KeyRecord>, Chain)> {
+        // A CA's key may be on the same token: what it issues is for another one.
+        let device = |der: &&Vec<u8>| describe(der).is_ok_and(|said| !said.ca);
+        let devices: Vec<_> = all.iter().filter(device).collect();
+        let leaves = match devices.is_empty() {
+            true => all.iter().collect(),
+            false => devices,
+        };
+        let is_for = |der: &&Vec<u8>, key: &KeyRecord| matches_key(der, &key.public);
         let key = self.key_for(listing, |key| {
-            all.iter()
-                .any(|der| matches_key(der, &key.public).unwrap_or(false))
+            leaves.iter().any(|der| is_for(der, key).unwrap_or(false))
         })?;
         let conditions = Conditions {
             now: now(),

@@ -105,14 +105,17 @@ impl View {
 
     /// For people.
     pub(super) fn describe(&self) -> String {
-        let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
+        let or_none = |text: Option<&str>| match text {
+            None | Some("") => "-".to_owned(),
+            Some(text) => text.to_owned(),
+        };
         let fields = [
             ("token", self.token.clone()),
             ("key", or_none(self.key.as_deref())),
             ("certificate", self.certificate.clone()),
             ("kind", self.kind.to_owned()),
             ("subject", self.subject.clone()),
-            ("names", self.names.join(", ")),
+            ("names", or_none(Some(self.names.join(", ").as_str()))),
             ("issuer", self.issuer.clone()),
             ("serial", self.serial.clone()),
             ("valid from", date(self.not_before)),
@@ -204,14 +207,18 @@ fn seconds_until(end: u64) -> i64 {
 }
 
 fn left_words(seconds: i64) -> String {
-    let words = |seconds: i64| match seconds {
+    match u64::try_from(seconds) {
+        Ok(left @ 1..) => words(left),
+        _ => "expired".to_owned(),
+    }
+}
+
+/// A span of time for people, in one unit.
+pub(crate) fn words(seconds: u64) -> String {
+    match seconds {
         ..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
-    };
-    match seconds {
-        1.. => words(seconds),
-        _ => "expired".to_owned(),
     }
 }
