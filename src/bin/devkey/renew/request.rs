@@ -4,7 +4,6 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use der::pem::{LineEnding, encode_string};
 use devkey::Error;
 use devkey::config::FoundToken;
 use devkey::identity::device;
@@ -54,9 +53,8 @@ impl Request {
             ssh: None,
         };
         request.input = request.write("DEVKEY_REQUEST", "request", &made.encode()?)?;
-        let csr = encode_string("CERTIFICATE REQUEST", LineEnding::LF, &made.csr().der);
-        let csr = csr.map_err(|e| Error::Internal(e.to_string()))?;
-        request.write("DEVKEY_CSR", "request.pem", csr.as_bytes())?;
+        let csr = crate::request::pem("CERTIFICATE REQUEST", &made.csr().der)?;
+        request.write("DEVKEY_CSR", "request.pem", &csr)?;
         if let Ok(line) = ssh::line(&due.key.public, &due.key.label) {
             request.write("DEVKEY_PUBLIC", "key.pub", (line + "\n").as_bytes())?;
         }
