@@ -99,6 +99,18 @@ impl Granted {
         let names = [&deed.label, &id].map(|name| name.as_deref().unwrap_or_default());
         client.is_some_and(|client| rules.allow(right, Some(names), &client.ids, accounts))
     }
+
+    /// Whether a key would get other users by another label: the right to manage is none to use.
+    fn moves_rights(&self, deed: &Deed) -> bool {
+        let (Some((rules, _)), Some(from), Some(to)) = (&self.rules, &deed.label, &deed.becomes)
+        else {
+            return false;
+        };
+        from != to
+            && [from, to]
+                .iter()
+                .any(|label| rules.keys.contains_key(*label))
+    }
 }
 
 /// Serves one connection until the client closes it.
@@ -118,7 +130,9 @@ pub fn serve(socket: OwnedFd, tokens: &dyn Tokens) -> Result<()> {
     };
     let mut goes_on = true;
     while goes_on {
-        if !peer.receive()? {
+        // Who has no token to use does not keep others out.
+        let idle = tokens.arrival().filter(|_| session.opened.is_empty());
+        if !peer.receive(idle)? {
             break;
         }
         if session.greeted && session.client.is_none() {
@@ -207,9 +221,17 @@ impl Session<'_> {
             return Ok(());
         };
         let granted = self.granted(token)?;
+        let dir = granted.token.store().dir();
         match granted.allows(right, deed, self.client.as_ref()) {
+            false => Err(deed.refusal(right, &granted.name, dir)),
+            true if granted.moves_rights(deed) => Err(Error::Refused {
+                path: dir.to_owned(),
+                reason:
+                    "devkey.toml gives rights to keys by these labels: only root may rename such \
+                         a key"
+                        .to_owned(),
+            }),
             true => Ok(()),
-            false => Err(deed.refusal(right, &granted.name, granted.token.store().dir())),
         }
     }
 
@@ -219,11 +241,13 @@ impl Session<'_> {
             return;
         };
         let token = deed.token.and_then(|token| self.granted(token).ok());
-        let token = token.map_or("", |granted| granted.name.as_str());
+        let token = token.map_or(deed.makes.as_deref(), |granted| Some(&granted.name));
+        let token = deed::cut(token.unwrap_or_default());
         match response {
             Ok(_) => log::info!(target: AUDIT, "token={token:?} {deed} {client} result=ok"),
             Err(e) => {
                 let reason = e.to_string();
+                let reason = deed::cut(&reason);
                 log::info!(target: AUDIT, "token={token:?} {deed} {client} result={reason:?}");
             }
         }

@@ -20,6 +20,10 @@ pub(super) struct Deed {
     pub(super) object: Option<ObjectId>,
     /// The label of the key, where it is known before the object is looked up.
     pub(super) label: Option<String>,
+    /// The label that the object is to get.
+    pub(super) becomes: Option<String>,
+    /// The token that is to be made.
+    pub(super) makes: Option<String>,
     /// How: scheme, kind or role. Never what is signed, decrypted or tried.
     how: Option<String>,
 }
@@ -32,6 +36,8 @@ impl Deed {
             token: Some(token),
             object: None,
             label: None,
+            becomes: None,
+            makes: None,
             how: None,
         }
     }
@@ -76,7 +82,14 @@ impl Deed {
             },
             Request::AddCertificate { token, .. } => managing("add-certificate", token),
             Request::ReplaceCertificates { token, .. } => managing("replace-certificates", token),
-            Request::Rename { token, object, .. } => managing("rename", token).on(object),
+            Request::Rename {
+                token,
+                object,
+                names,
+            } => Deed {
+                becomes: names.label.clone(),
+                ..managing("rename", token).on(object)
+            },
             Request::Delete { token, object } => managing("delete", token).on(object),
             Request::Login {
                 token,
@@ -89,7 +102,7 @@ impl Deed {
             Request::Reset { token, .. } => managing("reset", token),
             Request::Make { wanted, .. } => Deed {
                 token: None,
-                label: Some(wanted.name.clone()),
+                makes: Some(wanted.name.clone()),
                 ..Deed::new("make", None, 0)
             },
         })
@@ -120,7 +133,10 @@ impl fmt::Display for Deed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "do={}", self.what)?;
         if let Some(label) = &self.label {
-            write!(f, " key={label:?}")?;
+            write!(f, " key={:?}", cut(label))?;
+        }
+        if let Some(label) = &self.becomes {
+            write!(f, " to={:?}", cut(label))?;
         }
         if let Some(object) = &self.object {
             write!(f, " id={object:?}", object = object.to_string())?;
@@ -129,5 +145,31 @@ impl fmt::Display for Deed {
             write!(f, " by={how:?}")?;
         }
         Ok(())
+    }
+}
+
+/// As much as one line takes of what a client chose. Longer than any name; the reasons of refusals
+/// repeat names.
+pub(super) fn cut(text: &str) -> &str {
+    const MOST: usize = 512;
+    text.get(..text.floor_char_boundary(MOST)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail with `text` as the whole of `cut`, and with `MOST` for the boundary.
+    #[test]
+    fn a_line_is_no_longer_than_it_must_be() {
+        for long in [
+            "x".repeat(1 << 20),
+            "ü".repeat(1 << 20),
+            "x".to_owned() + &"€".repeat(999),
+        ] {
+            let cut = cut(&long);
+            assert!((500..=512).contains(&cut.len()) && long.starts_with(cut));
+        }
+        assert_eq!([cut(""), cut("key")], ["", "key"]);
     }
 }

@@ -10,10 +10,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_passcred, socket_peercred};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg,
-    send,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, UCred, recv,
+    recvmsg, send,
 };
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::super::frame::{Frame, Malformed};
 use super::super::protocol::MAX_REQUEST;
@@ -25,8 +25,8 @@ pub(super) struct Peer {
     socket: OwnedFd,
     /// How long a message may take to arrive; of a service that listens.
     arrival: Option<Duration>,
-    /// The process that sent the first message, and alone may send more.
-    pid: Option<Pid>,
+    /// The process that sent the first message, and alone may send more, as the user that it was.
+    sender: Option<UCred>,
     /// That process, to notice its end: others may still have its descriptor.
     process: Option<OwnedFd>,
     request: Frame,
@@ -46,7 +46,7 @@ impl Peer {
             Ok(true) => Ok(Peer {
                 socket,
                 arrival,
-                pid: None,
+                sender: None,
                 process: None,
                 request: Frame::new(MAX_REQUEST),
             }),
@@ -55,17 +55,23 @@ impl Peer {
         }
     }
 
-    /// Waits for the next request; `false` where the other end is closed.
+    /// Waits for the next request, `idle` at most where one that begins no sooner is not awaited;
+    /// `false` where the other end is closed or that time is over.
     ///
     /// # Errors
     /// [`Error::BadInput`] for what is no message, [`Error::NotPermitted`] for one of another
     /// process, [`Error::Timeout`] for one that takes too long. The connection is to be closed.
-    pub(super) fn receive(&mut self) -> Result<bool> {
+    pub(super) fn receive(&mut self, idle: Option<Duration>) -> Result<bool> {
         self.request.clear();
-        let first = self.pid.is_none();
+        let first = self.sender.is_none();
+        let idle = idle.map(|idle| Instant::now() + idle);
         let mut until = None;
         loop {
-            if self.at_end(until)? {
+            let end = match self.at_end(until.or(idle)) {
+                Err(Error::Timeout { .. }) if self.request.is_empty() => return Ok(false),
+                end => end?,
+            };
+            if end {
                 return match self.request.is_empty() {
                     true => Ok(false),
                     false => Err(Malformed("cut short").into()),
@@ -158,15 +164,15 @@ impl Peer {
 
     /// Takes note of the process that sent the first message, which is the one that connected where
     /// we listen.
-    fn meet(&mut self, sender: Pid) -> Result<()> {
+    fn meet(&mut self, sender: UCred) -> Result<()> {
         if self.arrival.is_some() {
             let connector = socket_peercred(&self.socket).map_err(failed)?.pid;
-            if connector != sender {
-                return Err(Error::NotPermitted("serve another process".to_owned()));
+            if connector != sender.pid {
+                return Err(another());
             }
         }
-        self.pid = Some(sender);
-        self.process = match pidfd_open(sender, PidfdFlags::empty()) {
+        self.sender = Some(sender);
+        self.process = match pidfd_open(sender.pid, PidfdFlags::empty()) {
             Ok(process) => Some(process),
             Err(Errno::SRCH) => return Err(Error::NotFound("the client".to_owned())),
             // Forbidden, or Linux before 5.3: the end of the last descriptor must do.
@@ -204,20 +210,25 @@ impl Peer {
         });
         let message = message.map_err(failed)?;
         let sender = control.drain().find_map(|attached| match attached {
-            RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
+            RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials),
             _ => None,
         });
         if message.flags.contains(ReturnFlags::CTRUNC) {
             return Err(Malformed("descriptors attached").into());
         }
         let sender = sender.ok_or(Malformed("no credentials"))?;
-        match self.pid {
-            Some(first) if first == sender => {}
-            Some(_) => return Err(Error::NotPermitted("serve another process".to_owned())),
+        match &self.sender {
+            // One that gave its user up has no more of the user's rights: it connects anew.
+            Some(first) if *first == sender => {}
+            Some(_) => return Err(another()),
             None => self.meet(sender)?,
         }
         Ok(message.bytes)
     }
+}
+
+fn another() -> Error {
+    Error::NotPermitted("serve another process, or another user".to_owned())
 }
 
 fn failed(errno: Errno) -> Error {
