@@ -23,6 +23,8 @@ use super::{BACK_ENDS, complain, prepare};
 const MAX_CONNECTIONS: usize = 512;
 /// Most of them of one user; root has no such limit.
 const MAX_OF_USER: usize = 128;
+/// What is kept for root beside them, who is to get through when all others are there.
+const FOR_ROOT: usize = 32;
 /// What is logged without being asked for: troubles, and what clients do.
 const LOGGED: &str = "warn,audit=info";
 /// Pause after a failure to accept, which may last: no descriptors are left.
@@ -107,7 +109,11 @@ impl Connections {
         let mut counts = self.counts();
         let all: usize = counts.values().sum();
         let own = counts.entry(user).or_default();
-        if all >= MAX_CONNECTIONS || (*own >= MAX_OF_USER && user != 0) {
+        let full = match user {
+            0 => all >= MAX_CONNECTIONS + FOR_ROOT,
+            _ => all >= MAX_CONNECTIONS || *own >= MAX_OF_USER,
+        };
+        if full {
             return None;
         }
         *own += 1;
