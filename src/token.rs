@@ -44,6 +44,15 @@ pub trait Token: Login + fmt::Debug + Send + Sync {
     /// The public objects and the token's own record.
     fn store(&self) -> &Store;
 
+    /// Whether an operation can be tried, as far as that costs nothing: a key service that listens
+    /// and is not there is noticed before there is anything to sign.
+    ///
+    /// # Errors
+    /// Those of the way to the service.
+    fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Signs; see [`Key::sign`](crate::provider::Key::sign).
     ///
     /// # Errors

@@ -216,6 +216,8 @@ impl Session {
         if !record.usage.sign {
             return Err(Rv::KEY_FUNCTION_NOT_PERMITTED);
         }
+        // Before the data: who cannot sign learns it here.
+        self.slot.token()?.ready()?;
         self.signing = Some(Signing::new(record, plan));
         Ok(())
     }
@@ -307,6 +309,7 @@ impl Session {
         if !record.usage.decrypt {
             return Err(Rv::KEY_FUNCTION_NOT_PERMITTED);
         }
+        self.slot.token()?.ready()?;
         self.decrypting = Some(Decrypting::new(record, scheme));
         Ok(())
     }

@@ -83,6 +83,17 @@ impl Channel {
         self.wire.socket.is_there()
     }
 
+    /// Whether it is there and the other end has it open.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_there() && {
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            matches!(
+                recv(&self.wire.socket, &mut [0u8], flags),
+                Err(Errno::AGAIN)
+            )
+        }
+    }
+
     /// Asks and waits for the response, `patience` at most.
     ///
     /// One write and one read in the steady state. A request that cannot be said is an error of

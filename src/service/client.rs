@@ -86,6 +86,10 @@ impl Token for RemoteToken {
         &self.store
     }
 
+    fn ready(&self) -> Result<()> {
+        self.link.ready(&self.linked)
+    }
+
     fn sign(&self, key: &KeyRecord, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>> {
         short_enough(input)?;
         let id = &key.id;

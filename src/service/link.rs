@@ -193,6 +193,35 @@ impl Link {
         })
     }
 
+    /// Sees to it that a service which listens is there and has the token, so that who is about to
+    /// ask it for something learns early that it cannot. Where it is there already nothing is sent.
+    pub(super) fn ready(&self, token: &Linked) -> Result<()> {
+        if let Service::Child { .. } = self.service {
+            return Ok(());
+        }
+        // Another thread's request finds out.
+        let Ok(mut slot) = self.connection.try_lock() else {
+            return Ok(());
+        };
+        let outcome = match self.open(&mut slot, token) {
+            Err(Failure::Ended { .. }) => self.open(&mut slot, token),
+            outcome => outcome,
+        };
+        let nothing = Request::Logout { token: 0 };
+        outcome.map_err(|failure| self.explain(failure, token, &nothing))?
+    }
+
+    fn open(&self, slot: &mut Option<Connection>, token: &Linked) -> Result<Result<()>, Failure> {
+        let known = slot.take().filter(|known| known.channel.is_open());
+        let mut connection = match known {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        let opened = connection.open(token)?;
+        *slot = Some(connection);
+        Ok(opened.map(drop))
+    }
+
     /// Asks once. A connection that failed is gone, as is one that a panic interrupted.
     fn attempt<'r>(
         &self,
