@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use file::NamedToken;
 pub use file::Setting;
+pub(crate) use file::parse;
 use merged::Merged;
 pub use merged::Offer;
 pub use reach::{Links, Reach, Service};

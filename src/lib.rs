@@ -20,6 +20,8 @@ pub mod service;
 pub mod simulate;
 pub mod store;
 pub mod token;
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use error::{Error, Result};
 

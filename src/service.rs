@@ -13,6 +13,7 @@ mod program;
 pub mod protocol;
 mod rights;
 mod server;
+pub(crate) mod untrusted;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -417,6 +417,30 @@ fn settled(stamp: &Stamp) -> bool {
         .is_ok_and(|age| age > SETTLED)
 }
 
+/// Reads a text as each of the files of a token, for [`untrusted`](crate::untrusted).
+pub(crate) fn untrusted(text: &str, path: &Path) -> Result<()> {
+    let again = |same: bool| match same {
+        true => Ok(()),
+        false => Err(Error::Internal("a record was read wrongly".to_owned())),
+    };
+    if let Ok(token) = TokenRecord::parse(text, path) {
+        let encoded = token.encode()?;
+        again(TokenRecord::parse(&encoded, path).is_ok_and(|again| again == token))?;
+    }
+    let id = || ObjectId("k".to_owned());
+    if let Ok(key) = KeyRecord::parse(text, id(), path) {
+        let encoded = key.encode(None)?;
+        let read = KeyRecord::parse(&encoded, id(), path);
+        again(read.is_ok_and(|again| again.public == key.public && again.label == key.label))?;
+    }
+    for role in [Role::User, Role::So] {
+        let _ = PinRecord::parse(text, role, path);
+    }
+    let _ = pin::parse_tries(text, path);
+    let _ = Certificate::parse_file(text, "c.crt", path);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,6 +49,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error", "secret", "key", "files", "provider", "store", "token",
         ],
     ),
+    // Nothing imports it: the fuzz targets and a test do.
+    (
+        "untrusted",
+        &[
+            "error", "key", "fuzzy", "provider", "store", "service", "config", "identity",
+        ],
+    ),
 ];
 
 /// What the module's files below all others may import: each other.

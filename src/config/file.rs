@@ -87,6 +87,12 @@ pub(super) fn read(path: &Path) -> Result<Parsed> {
     Source { path, text: &text }.parse()
 }
 
+/// Reads a configuration of nowhere.
+pub(crate) fn parse(text: &str) -> Result<()> {
+    let path = Path::new("devkey.toml");
+    Source { path, text }.parse().map(drop)
+}
+
 impl Source<'_> {
     fn parse(&self) -> Result<Parsed> {
         let table = DeTable::parse(self.text)

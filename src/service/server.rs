@@ -414,6 +414,11 @@ impl Session<'_> {
     }
 }
 
+/// What the log says of a request.
+pub(super) fn line(request: &Request<'_>) -> String {
+    Deed::of(request).map_or_else(String::new, |deed| deed.to_string())
+}
+
 fn welcome() -> Reply {
     Reply::Welcome {
         protocol: PROTOCOL,

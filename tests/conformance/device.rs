@@ -2,16 +2,19 @@
 
 use std::any::Any;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use devkey::provider::{BackEnd, Place, Provider, Settings};
 use tempfile::TempDir;
+
+use crate::devkeyd::Listening;
 
 /// A device on which no token has been made yet.
 pub(crate) struct Device {
     back_end: &'static BackEnd,
     settings: Settings,
     dir: TempDir,
+    service: Mutex<Option<Listening>>,
     /// A simulator, say: ended when dropped.
     _guard: Box<dyn Any + Send + Sync>,
 }
@@ -27,6 +30,7 @@ impl Device {
             back_end,
             settings,
             dir: TempDir::new().unwrap(),
+            service: Mutex::default(),
             _guard: Box::new(guard),
         }
     }
@@ -44,6 +48,22 @@ impl Device {
     /// Its back end and settings, and the directory of a token on it.
     pub(crate) fn token(&self) -> (&'static BackEnd, &Settings, PathBuf) {
         (self.back_end, &self.settings, self.dir.path().join("token"))
+    }
+
+    /// The socket of a service that listens and has the token of this device, by the name `token`.
+    pub(crate) fn socket(&self) -> PathBuf {
+        let [config, socket] = ["devkey.toml", "socket"].map(|name| self.dir.path().join(name));
+        self.service.lock().unwrap().get_or_insert_with(|| {
+            let text = format!("[token.token]\ndirectory = {:?}\n", self.token().2);
+            std::fs::write(&config, text).unwrap();
+            Listening::start(&config, &socket)
+        });
+        socket
+    }
+
+    /// Ends that service; the next to want it starts another one, with its own rights.
+    pub(crate) fn end_service(&self) {
+        self.service.lock().unwrap().take();
     }
 
     /// All that the back end keeps in the token's directory.

@@ -73,12 +73,18 @@ macro_rules! back_ends {
                     use super::*;
                     token_rules! { $device; token::remote }
                 }
+
+                mod listening {
+                    use super::*;
+                    token_rules! { $device; token::listening }
+                }
             }
         )*
     };
 }
 
-/// The rules of tokens over a back end, in this process and across the socket of a real devkeyd.
+/// The rules of tokens over a back end, in this process and across the socket of a real devkeyd: a
+/// private child, and one that listens.
 macro_rules! token_rules {
     ($rules:ident; $device:expr; $open:path; $($rule:ident)*) => {
         $(

@@ -52,6 +52,18 @@ pub(crate) fn remote(device: &Device) -> Arc<dyn Token> {
     ))
 }
 
+/// As all programs of a machine reach one service.
+pub(crate) fn listening(device: &Device) -> Arc<dyn Token> {
+    let (_, settings, dir) = device.token();
+    let place = TokenPlace {
+        settings: settings.clone(),
+        ..TokenPlace::default()
+    };
+    let link = Arc::new(Link::to(device.socket(), None));
+    let store = Store::open(&dir).unwrap();
+    Arc::new(RemoteToken::named(store, "token", &place, link))
+}
+
 /// Seen to fail with `length + 1` for `length` in `RemoteToken::sign`.
 pub(crate) fn every_capability_works(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
@@ -273,7 +285,10 @@ pub(crate) fn an_edited_record_is_refused(fresh: Fresh, open: Open) {
     let text = fs::read_to_string(&path).unwrap();
     let edited = text.replacen("label = \"key\"", "label = \"kez\"", 1);
     assert_ne!(text, edited);
-    fs::write(&path, edited).unwrap();
+    // A new file, as editors write one: a service that runs looks at names.
+    let new = path.with_extension("new");
+    fs::write(&new, edited).unwrap();
+    fs::rename(&new, &path).unwrap();
     let token = open(&device);
     let listed = token.store().list().unwrap().keys[0].clone();
     assert_eq!(listed.label, "kez");
@@ -396,6 +411,7 @@ pub(crate) fn a_read_only_store_signs(fresh: Fresh, open: Open) {
         fs::set_permissions(entry.unwrap().path(), Permissions::from_mode(0o400)).unwrap();
     }
     fs::set_permissions(&dir, Permissions::from_mode(0o500)).unwrap();
+    device.end_service();
     let refused = bound_by_modes(|| {
         let token = open(&device);
         sign(&*token, &token.store().list().unwrap().keys[0]).unwrap();

@@ -1,0 +1,198 @@
+//! Who may do what, and what the journal says of it.
+
+use crate::machine::{DAEMON, DEVKEY, MEMBER, Machine, NOBODY, ROOT, User, WWW_DATA};
+use crate::wire;
+
+const RULES: &str = r#"
+[token.web]
+use = ["www-data", "%4242"]
+manage = ["daemon"]
+[token.web.key.private]
+use = ["daemon", "nobody"]
+[token.web.key.given]
+use = ["root"]
+manage = ["www-data"]
+"#;
+
+/// Nothing is said of `sys`: the group `devkey` uses it, root manages it, nobody else sees it.
+///
+/// Seen to fail with another name for `SYSTEM_GROUP` in config.rs, with the supplementary groups left out
+/// of `Client::of`, and with `is_permitted` true for all.
+#[test]
+fn by_default_root_manages_and_the_group_uses() {
+    let machine = Machine::new("");
+    machine.sign(MEMBER, "sys", "k").ok();
+    // As the first group too.
+    let first = machine
+        .user(ROOT, "setpriv")
+        .words("--regid 990 --clear-groups");
+    let first = first.args(["--reuid", "65534"]).arg(machine.path("devkey"));
+    first.words("key list --token sys").ok().says(&["sys"]);
+    for other in [NOBODY, WWW_DATA, DAEMON, User(DEVKEY, &[9])] {
+        let listed = machine.pkcs11(other, "sys").arg("-L").ok();
+        listed.says_not(&["token label"]);
+        machine.sign(other, "sys", "k").fails();
+        let listed = machine.devkey(other).words("token list").output();
+        listed.says_not(&["sys"]);
+    }
+    let refused = machine
+        .devkey(MEMBER)
+        .words("key new --token sys x")
+        .fails();
+    refused.says(&["you may not generate there", "manage"]);
+    machine
+        .devkey(MEMBER)
+        .words("key delete --yes --token sys k")
+        .fails();
+    machine.sign(MEMBER, "sys", "k").ok();
+    machine.devkey(ROOT).words("key new --token sys x").ok();
+}
+
+/// Seen to fail with `own.or` in `Rules::allow` the other way round, with `Right::Use` for `managing` in deed.rs,
+/// and with `CKR_USER_NOT_LOGGED_IN` for `NotPermitted` in rv.rs.
+#[test]
+fn rights_are_those_of_the_configuration() {
+    let machine = Machine::new(RULES);
+    machine.key("web", "private");
+    machine.key("web", "given");
+    let by_group = User(500, &[7, 4242]);
+    machine.sign(WWW_DATA, "web", "k").ok();
+    machine.sign(by_group, "web", "k").ok();
+    machine.sign(DAEMON, "web", "private").ok();
+    machine.sign(NOBODY, "web", "private").ok();
+    for (who, key) in [
+        (WWW_DATA, "private"),
+        (by_group, "private"),
+        (NOBODY, "k"),
+        (DAEMON, "k"),
+    ] {
+        let refused = machine.sign(who, "web", key).fails();
+        refused.says(&["CKR_KEY_FUNCTION_NOT_PERMITTED"]);
+    }
+    machine
+        .pkcs11(User(501, &[]), "web")
+        .arg("-L")
+        .ok()
+        .says_not(&["token label"]);
+    // Who manages: not who uses.
+    let pair = |who| {
+        let run = machine
+            .pkcs11(who, "web")
+            .args(["--keypairgen", "--key-type", "EC:prime256v1"]);
+        run.args(["--label", "new"])
+    };
+    pair(WWW_DATA).fails().says(&["CKR_TOKEN_WRITE_PROTECTED"]);
+    pair(DAEMON).ok();
+    machine
+        .devkey(WWW_DATA)
+        .words("key delete --yes --token web k")
+        .fails();
+    machine
+        .devkey(WWW_DATA)
+        .words("key delete --yes --token web given")
+        .ok();
+    machine
+        .devkey(DAEMON)
+        .words("key delete --yes --token web new")
+        .ok();
+}
+
+/// The right to manage is none to use, not by another label either.
+///
+/// Seen to fail without `moves_rights` in `Session::permit`.
+#[test]
+fn labels_that_rules_name_are_not_moved() {
+    let machine = Machine::new(RULES);
+    machine.key("web", "private");
+    // Whether it was done.
+    let rename = |who: User, from: &str, to: &str| {
+        let id = machine.id("web", from);
+        wire::as_user(who.0, || {
+            let mut stream = wire::greet(&machine.socket());
+            wire::ask(&mut stream, &wire::find("web")).unwrap();
+            wire::ask(&mut stream, &wire::rename(&id, to)).unwrap() == [0, 5]
+        })
+    };
+    assert!(!rename(DAEMON, "k", "private"));
+    assert!(!rename(DAEMON, "private", "other"));
+    assert!(machine.log().contains("only root may rename"));
+    machine.sign(DAEMON, "web", "k").fails();
+    assert!(rename(DAEMON, "k", "l"));
+    assert!(rename(ROOT, "private", "public"));
+}
+
+/// Each deed is one line that says who, what, with which key and how it went; and never what.
+///
+/// Seen to fail with `self.log` called twice in `Session::perform`, and not at all for refusals.
+#[test]
+fn each_deed_leaves_one_line() {
+    let machine = Machine::new(RULES);
+    let before = machine.log().len();
+    machine.sign(WWW_DATA, "web", "k").ok();
+    let [line] = <[String; 1]>::try_from(machine.deeds(before)).unwrap();
+    for field in [
+        "token=\"web\" do=sign key=\"k\" id=\"",
+        "by=\"Ecdsa\"",
+        "uid=33 pid=",
+        "result=ok",
+    ] {
+        assert!(line.contains(field), "{line}");
+    }
+    assert!(line.contains("exe=\"(pkcs11-tool)\""), "{line}");
+    assert!(!line.contains("0707") && !line.contains("7, 7"), "{line}");
+    let before = machine.log().len();
+    machine.sign(DAEMON, "web", "k").fails();
+    let [line] = <[String; 1]>::try_from(machine.deeds(before)).unwrap();
+    assert!(
+        line.contains("uid=1 ") && line.contains("result=\"sign by you"),
+        "{line}"
+    );
+    let before = machine.log().len();
+    machine
+        .devkey(DAEMON)
+        .words("key new --token web fresh")
+        .ok();
+    let [line] = <[String; 1]>::try_from(machine.deeds(before)).unwrap();
+    assert!(line.contains("do=generate key=\"fresh\""), "{line}");
+}
+
+/// Nothing that a client chooses makes another line, or one without end.
+///
+/// Seen to fail with `{label}` for `{:?}` in deed.rs, and with `cut` giving the whole.
+#[test]
+fn the_log_is_not_forged() {
+    let machine = Machine::new(RULES);
+    let forged = "x\n[INFO  audit] token=\"sys\" do=sign uid=0 \"";
+    let before = machine.log().len();
+    machine
+        .devkey(DAEMON)
+        .words("key new --token web")
+        .arg(forged)
+        .ok();
+    // A program that calls itself so.
+    let script =
+        "printf 'a\"\\nb] uid=0' >/proc/self/comm; exec 3>&-; read x </dev/null; exec \"$@\"";
+    let named = machine.user(DAEMON, "sh").args(["-c", script, "sh"]);
+    named
+        .arg(machine.path("devkey"))
+        .words("key new --token web other")
+        .ok();
+    let mut stream = wire::greet(&machine.socket());
+    // Make{wanted: name, …} with a name of 1 MiB.
+    let long = [
+        &[19, 0x80, 0x80, 0x40],
+        "n".repeat(1 << 20).as_bytes(),
+        &[0, 0, 0, 0, 0, 0],
+    ]
+    .concat();
+    wire::ask(&mut stream, &wire::message(&long)).unwrap();
+    let lines = machine.deeds(before);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(machine.log()[before..].lines().count() == 3);
+    assert!(
+        lines.iter().all(|line| line.len() < 2000),
+        "a line without end"
+    );
+    let forged = lines.iter().filter(|line| line.contains(" uid=0 "));
+    assert_eq!(forged.count(), 1, "{lines:?}");
+}
