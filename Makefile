@@ -10,6 +10,10 @@ LIBDIR   ?= $(PREFIX)/lib$(addprefix /,$(TRIPLET))
 
 devkeyd = $(PREFIX)/libexec/devkey/devkeyd
 module  = $(LIBDIR)/pkcs11/devkey-pkcs11.so
+# Of systemd: read below /usr and /usr/local.
+units   = $(PREFIX)/lib/systemd/system
+users   = $(PREFIX)/lib/sysusers.d/devkey.conf
+files   = $(PREFIX)/lib/tmpfiles.d/devkey.conf
 
 # A rustup that the login shell has not put into PATH, as under sudo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -20,7 +24,7 @@ needs = sh packaging/prerequisites $(PACKAGES)
 # features, and libtss2 must not enter the programs that load the module.
 cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked $(1) -p devkey-pkcs11
 
-.PHONY: help build release demo test test-vm bench puf-data lint install uninstall
+.PHONY: help build release demo test test-vm bench puf-data lint install install-units uninstall
 .NOTPARALLEL:
 
 help:
@@ -88,7 +92,21 @@ install:
 	install -D -m 755 target/release/devkey $(DESTDIR)$(PREFIX)/bin/devkey
 	install -D -m 755 target/release/devkeyd $(DESTDIR)$(devkeyd)
 	install -D -m 644 target/release/libdevkey_pkcs11.so $(DESTDIR)$(module)
+	@$(MAKE) --no-print-directory install-units PREFIX='$(PREFIX)'
+	@[ -n '$(DESTDIR)' ] || echo 'The key service of the system: docs/service.md says how to switch it on.'
 
+# The units of the key service, with the users and directories that it needs. Nothing is started.
+install-units:
+	install -d $(DESTDIR)$(units)
+	install -m 644 packaging/systemd/devkeyd.socket $(DESTDIR)$(units)
+	sed 's,/usr/libexec/devkey/devkeyd,$(devkeyd),' packaging/systemd/devkeyd.service \
+		>$(DESTDIR)$(units)/devkeyd.service
+	chmod 644 $(DESTDIR)$(units)/devkeyd.service
+	install -D -m 644 packaging/systemd/sysusers.conf $(DESTDIR)$(users)
+	install -D -m 644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(files)
+
+# Users, groups and the store stay: who has a number keeps it, and there may be keys.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/devkey $(DESTDIR)$(devkeyd) $(DESTDIR)$(module)
+	rm -f $(addprefix $(DESTDIR)$(units)/,devkeyd.service devkeyd.socket) $(DESTDIR)$(users) $(DESTDIR)$(files)
 	rmdir $(DESTDIR)$(dir $(devkeyd))

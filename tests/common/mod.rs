@@ -7,10 +7,12 @@ pub(crate) mod client;
 pub(crate) mod device;
 pub(crate) mod run;
 pub(crate) mod sshd;
+pub(crate) mod system;
 pub(crate) mod tls;
 
 pub(crate) use device::{Backend, Device, Key, module};
 pub(crate) use run::{Output, Run, Server, free_ports};
+pub(crate) use system::System;
 
 /// The kinds of key that every client of Debian 12 can use on every back end.
 pub(crate) const KINDS: [&str; 2] = ["ec-p256", "rsa-2048"];
