@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -49,7 +49,7 @@ fn the_service_is_shut_in() {
     assert!(document.contains(&stated), "docs/service.md: {stated}");
 }
 
-/// Seen to fail without `SupplementaryGroups` of sysusers.d: the lines `m`.
+/// Seen to fail without a line `m`, and with root as the owner of the store.
 #[test]
 fn users_and_directories_are_made() {
     let root = Root::new();
@@ -59,7 +59,9 @@ fn users_and_directories_are_made() {
     let line = |all: &str, name: &str| {
         let mut lines = all.lines();
         let found = lines.find(|line| line.starts_with(&format!("{name}:")));
-        found.map(str::to_owned).unwrap_or_else(|| panic!("no {name} in {all}"))
+        found
+            .map(str::to_owned)
+            .unwrap_or_else(|| panic!("no {name} in {all}"))
     };
     let devkeyd = line(&users, "devkeyd");
     assert!(devkeyd.ends_with("nologin"), "{devkeyd}");
@@ -118,7 +120,10 @@ fn the_first_client_starts_it_and_no_client_is_refused() {
         sign(&system.device);
         let status = fs::read_to_string(format!("/proc/{}/status", service.0.id())).unwrap();
         let user = format!("Uid:\t{KEEPER}\t{KEEPER}\t{KEEPER}\t{KEEPER}\n");
-        assert!(status.contains(&user) && status.contains("Name:\tdevkeyd"), "{status}");
+        assert!(
+            status.contains(&user) && status.contains("Name:\tdevkeyd"),
+            "{status}"
+        );
         // By a unit of systemd it is killed after a time; it goes by itself.
         let pid = Pid::from_raw(service.0.id() as i32).unwrap();
         end(pid, || service.runs());
@@ -138,14 +143,25 @@ fn the_first_client_starts_it_and_no_client_is_refused() {
 fn sign(device: &Device) {
     let input = device.path("digest");
     fs::write(&input, [7; 32]).unwrap();
-    let run = device.pkcs11_tool().words("--sign --mechanism ECDSA --label key");
-    run.arg("--input-file").arg(input).args(["--output-file", "/dev/null"]).ok();
+    let run = device
+        .pkcs11_tool()
+        .words("--sign --mechanism ECDSA --label key");
+    run.arg("--input-file")
+        .arg(input)
+        .args(["--output-file", "/dev/null"])
+        .ok();
 }
 
 /// Handles that a service leaves in a TPM without a resource manager are there for ever.
 fn nothing_is_left_in_the_tpm(device: &Device) {
-    for kind in ["handles-transient", "handles-loaded-session", "handles-saved-session"] {
-        let tool = device.run("tpm2_getcap").args(["-T", device.tcti().unwrap()]);
+    for kind in [
+        "handles-transient",
+        "handles-loaded-session",
+        "handles-saved-session",
+    ] {
+        let tool = device
+            .run("tpm2_getcap")
+            .args(["-T", device.tcti().unwrap()]);
         assert_eq!(tool.arg(kind).ok().text(), "", "{kind}");
     }
 }
@@ -174,13 +190,15 @@ impl Activated {
             .args(["--reuid", &keeper, "--regid", &keeper, "--clear-groups"])
             .args(["sh", "-c", script, "sh", "systemd-socket-activate"])
             .arg("--setenv")
-            .arg(format!("DEVKEY_CONFIG={}", system.device.config().display()))
+            .arg(format!(
+                "DEVKEY_CONFIG={}",
+                system.device.config().display()
+            ))
             .args([env!("CARGO_BIN_EXE_devkeyd"), "--listen"])
             .stdin(Stdio::from(listener.try_clone().unwrap()))
             .stdout(Stdio::null())
             .stderr(log)
             .process_group(0);
-        let _ = listener.as_raw_fd();
         Activated(command.spawn().unwrap())
     }
 

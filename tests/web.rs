@@ -8,13 +8,12 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use common::nginx::{curl, nginx};
 use common::tls::{Ca, Engine};
-use common::{Device, KINDS, Output, Run, Server, free_ports};
+use common::{Device, KINDS, Output, Run, Server};
 
 on_each_back_end!(
     curl_shows_its_certificate,
@@ -143,79 +142,3 @@ fn handshakes(device: &Device, ca: &Ca, port: u16, server: &Server) -> BTreeSet<
     let worker = |answer: &Output| answer.text().split(' ').next().unwrap().to_owned();
     answers.iter().map(worker).collect()
 }
-
-fn curl(device: &Device, ca: &Ca, port: u16) -> Run {
-    device
-        .run("curl")
-        .args([
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--noproxy",
-            "*",
-            "--cacert",
-        ])
-        .arg(&ca.cert)
-        .arg(format!("https://localhost:{port}/"))
-}
-
-/// Starts nginx with two workers; it answers with the worker's id and the client's name.
-fn nginx(device: &Device, ca: &Ca, main: &str, server: &str, run: Run) -> (u16, Server) {
-    let port = free_ports(1);
-    let dir = device.path("nginx");
-    fs::create_dir_all(&dir).unwrap();
-    let config = CONFIG
-        .replace("PORT", &port.to_string())
-        .replace("DIR", dir.to_str().unwrap())
-        .replace("AUTHORITY", ca.cert.to_str().unwrap())
-        .replace("MAIN", main)
-        .replace("SERVER", server)
-        .replace("USER", user());
-    let path = dir.join("nginx.conf");
-    fs::write(&path, config).unwrap();
-    let server = run
-        .args([
-            Path::new("-p"),
-            &dir,
-            Path::new("-c"),
-            &path,
-            Path::new("-e"),
-            Path::new("stderr"),
-        ])
-        .serve_on(port, &device.path("nginx.log"));
-    (port, server)
-}
-
-/// Only root's nginx can change its account.
-fn user() -> &'static str {
-    if rustix::process::geteuid().is_root() {
-        "user www-data;"
-    } else {
-        ""
-    }
-}
-
-const CONFIG: &str = r#"daemon off;
-worker_processes 2;
-pid DIR/pid;
-error_log stderr info;
-env DEVKEY_CONFIG;
-USER
-MAIN
-events { worker_connections 128; }
-http {
-    access_log off;
-    client_body_temp_path DIR/body;
-    proxy_temp_path DIR/proxy;
-    fastcgi_temp_path DIR/fastcgi;
-    uwsgi_temp_path DIR/uwsgi;
-    scgi_temp_path DIR/scgi;
-    server {
-        listen 127.0.0.1:PORT ssl reuseport;
-        ssl_protocols TLSv1.2 TLSv1.3;
-        ssl_client_certificate AUTHORITY;
-        SERVER
-        location / { return 200 "$pid $ssl_client_verify $ssl_client_s_dn\n"; }
-    }
-}
-"#;

@@ -97,6 +97,11 @@ impl System {
         self.service.as_mut().unwrap()
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.service.as_ref().unwrap().id()
+    }
+
     /// Where it listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.device.path("run/socket")
