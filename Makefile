@@ -29,7 +29,7 @@ cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked 
 
 help:
 	@echo 'make build    the command, the service and the module, in target/debug'
-	@echo 'make demo     ssh and TLS logins with keys of a file, a TPM and a PUF, in a temporary directory'
+	@echo 'make demo     ssh, TLS and nginx with keys of a file, a TPM and a PUF, in a temporary directory'
 	@echo 'make test     everything, with the real clients and a software TPM'
 	@echo 'make test-vm  what needs a kernel and a TPM of its own, in virtual machines; downloads three kernels'
 	@echo 'make bench    speed, beside SoftHSM and tpm2-pkcs11'

@@ -30,7 +30,7 @@ const SEARCHES: usize = 40;
 /// How long a search that must find something goes on.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Seen to fail with `service = "never"` in the rules; the token's files are open to www-data then.
+/// Seen to fail on a device as of [`shared`].
 #[test]
 fn nothing_of_a_file_token_is_in_its_clients() {
     let system = System::new(Backend::File, false, "use = ['www-data']");
@@ -41,7 +41,7 @@ fn nothing_of_a_file_token_is_in_its_clients() {
     assert!(!found.contains("root"), "{found:?}");
 }
 
-/// Seen to fail with `service = "never"`, and with `keys_may_stay` of a PUF's root true.
+/// Seen to fail on a device as of [`shared`].
 #[test]
 fn nothing_of_a_puf_token_is_in_its_clients() {
     let system = System::new(Backend::Puf, false, "use = ['www-data']");

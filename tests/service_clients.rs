@@ -23,7 +23,7 @@ const WEB: &str = "uid=33 ";
 /// Mutual TLS with the key of a TPM and two workers as www-data, who may open neither the token's secret
 /// nor a TPM: each handshake succeeds, one after the other and all at once, after a reload too.
 ///
-/// Seen to fail without `use` in the rules.
+/// Seen to fail without `use` in the rules: libp11's engine then waits without end.
 #[test]
 fn nginx_serves_forty_of_forty() {
     let system = web_system();
