@@ -66,7 +66,6 @@ pub fn parse_span(text: &str) -> Result<Duration> {
 mod tests {
     use super::*;
 
-    /// Seen to fail with a day of 8640 s, and with `parse().ok()` on the whole text.
     #[test]
     fn spans_have_a_unit() {
         assert_eq!(parse_span("30d").unwrap().as_secs(), 2_592_000);
@@ -86,7 +85,6 @@ mod tests {
         }
     }
 
-    /// Seen to fail with `self` and `other` in `or` changed about.
     #[test]
     fn the_users_goes_before_the_systems() {
         let said = |command: Option<&str>| Renew {

@@ -16,7 +16,7 @@ use crate::common::{Device, module};
 const SWAPS: usize = 100;
 
 /// A reader through the module finds the one chain or the other, whole, at each of its looks. Seen to
-/// fail with `put_chain` given a new id in token/chain.rs, and with `remove_chain` before `put_chain`.
+/// fail with `remove_chain` before `put_chain` in token/chain.rs: most looks then found none.
 #[test]
 fn a_reader_sees_the_old_chain_or_the_new() {
     let world = World::new();
@@ -168,7 +168,7 @@ fn calls(world: &World) -> BTreeMap<String, Vec<usize>> {
     calls
 }
 
-/// Seen to fail with `renameat` of an empty file before it is written, in `Dir::write_as`.
+/// No room, then no right to write, then both again.
 #[test]
 fn a_full_disk_and_a_read_only_one_keep_the_old_chain() {
     let world = World::new();

@@ -13,8 +13,7 @@ const HERE: [(&str, &str); 2] = [
     ("systemctl ", "systemctl --root=\"$ROOT\" "),
 ];
 
-/// Seen to fail with `--format files` in a block of the guide, and with `--ca between.pem` for the CA of
-/// devkey's.
+/// Seen to fail with `--format files` in a block of the guide.
 #[test]
 fn every_command_of_the_guide_works() {
     let (world, _sshd) = world();

@@ -16,8 +16,7 @@ use crate::common::sshd::{Sshd, WELCOME};
 use crate::common::{Device, module};
 
 /// In any order, with the root, from a file and from standard input; one file holds the chain, and the
-/// next one takes its place. Seen to fail with `all` in the place of `&above` in identity/install.rs, and
-/// with `path.pop()` left out.
+/// next one takes its place. Seen to fail with `path.pop()` in identity/install.rs left out.
 #[test]
 fn a_chain_is_put_in_order_and_in_one_place() {
     let world = World::new();
@@ -55,8 +54,7 @@ fn a_chain_is_put_in_order_and_in_one_place() {
     assert!(world.files().keys().all(|name| !name.ends_with(".crt")));
 }
 
-/// The key's own CKA_ID on its certificate, another on the CA's. Seen to fail with `listing.key_of(c)`
-/// in the place of `None` for every certificate in the module's object.rs.
+/// The key's own CKA_ID on its certificate, another on the CA's.
 #[test]
 fn pkcs11_programs_see_the_chain() {
     let world = World::new();
@@ -107,8 +105,7 @@ fn a_second_certificate_may_stand_beside_the_first() {
     assert_eq!(world.subjects(), ["CN=first,O=Example", "CN=between"]);
 }
 
-/// Exit code 3 where there is anything, for both kinds. Seen to fail with `Answer::exit` left out, and
-/// with `Body::Ssh(_) => None` in `Item::end`.
+/// Exit code 3 where there is anything, for both kinds. Seen to fail with `Answer::exit` left out.
 #[test]
 fn what_expires_is_told_to_monitoring() {
     let world = World::new();

@@ -5,9 +5,9 @@ use std::fs;
 
 use crate::authority::World;
 
-/// Each input and a word of the reason. Seen to fail with each check of `chain` and `certificates` in
-/// identity/install.rs taken out in turn: `matches_key`, `said.ca`, `moment`, the search for a stray
-/// one, the roots, `MAX_INPUT`.
+/// Each input and a word of the reason. Seen to fail, each at its line, with these checks
+/// taken out of identity/install.rs: `said.ca`, both of `moment`, the stray one, the roots, several
+/// certificates for one key.
 #[test]
 fn bad_input_is_refused_and_changes_nothing() {
     let world = World::new();

@@ -7,8 +7,7 @@ use crate::authority::World;
 use crate::common::{Backend, Device, Output};
 
 /// Each way for a command to fail, and a word of the reason; the certificate stays as it is, byte for
-/// byte. Seen to fail with each of these left out in turn: `answered_by`, `later_than`, the status, the
-/// limit of `collect`, `recv_timeout`.
+/// byte. Seen to fail with these left out: `answered_by`, `later_than`, the status.
 #[test]
 fn a_failed_renewal_leaves_everything() {
     let world = World::new();
@@ -97,8 +96,7 @@ fn all_kinds_are_renewed_by_their_names() {
     one.says(&["keeps its certificate", "does not end later"]);
 }
 
-/// What cannot be renewed keeps nothing else from it. Seen to fail with `?` in the place of the `match`
-/// in `carry_out`.
+/// What cannot be renewed keeps nothing else from it.
 #[test]
 fn one_failure_stops_no_other() {
     let world = World::new();

@@ -13,7 +13,7 @@ use crate::common::{Run, Server, free_ports};
 const ENOUGH: usize = 20;
 
 /// nginx reads the file that `devkey cert show --format file` names, and the key through the module.
-/// `after` has it read both anew. Seen to fail with `after` left out of the configuration.
+/// `after` has it read both anew.
 #[test]
 fn nginx_serves_while_its_certificate_is_renewed() {
     let world = World::new();

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::Run;
 
 /// systemd finds nothing to object to, and rates the service as it was rated when it was written. Seen to
-/// fail with `ProtectSytem`, and with an ExecStart that is not there.
+/// fail with `ProtectSytem`.
 #[test]
 fn systemd_accepts_the_units() {
     let dir = tempfile::tempdir().unwrap();

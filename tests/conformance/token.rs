@@ -207,8 +207,7 @@ pub(crate) fn certificates_are_kept(fresh: Fresh, open: Open) {
     assert!(matches!(bad, Err(Error::BadInput(_))), "{bad:?}");
 }
 
-/// Seen to fail with `put_chain` given a new id in token/chain.rs, without its removal of the other
-/// files, without its look at `key_of`, and with `Reply::Done` refused by `RemoteToken`.
+/// A chain takes the place of all that is named, is added, and is removed as a whole.
 pub(crate) fn chains_are_replaced(fresh: Fresh, open: Open) {
     let device = with_token(fresh);
     let token = open(&device);
