@@ -67,7 +67,7 @@ impl View {
             serial: String::new(),
             not_before: 0,
             not_after: end.map(|end| end.saturating_sub(1)),
-            expires_in: end.map(|end| seconds_until(end)),
+            expires_in: end.map(seconds_until),
             level: None,
             fingerprint: None,
         };
