@@ -99,7 +99,7 @@ install:
 install-units:
 	install -d $(DESTDIR)$(units)
 	install -m 644 packaging/systemd/devkeyd.socket $(DESTDIR)$(units)
-	sed 's,/usr/libexec/devkey/devkeyd,$(devkeyd),g' packaging/systemd/devkeyd.service \
+	sed 's,/usr/libexec/devkey/devkeyd,$(devkeyd),' packaging/systemd/devkeyd.service \
 		>$(DESTDIR)$(units)/devkeyd.service
 	chmod 644 $(DESTDIR)$(units)/devkeyd.service
 	install -D -m 644 packaging/systemd/sysusers.conf $(DESTDIR)$(users)

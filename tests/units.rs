@@ -100,6 +100,30 @@ fn they_are_installed_for_the_prefix_and_go_again() {
     assert_eq!(left.text(), "");
 }
 
+/// Seen to fail with `use = "www-data"`, which is no list.
+#[test]
+fn the_examples_of_configurations_are_right() {
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("devkey.toml");
+    for document in ["docs/service.md", "docs/devkey.toml.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+        let text = fs::read_to_string(path).unwrap();
+        let examples: Vec<_> = text.split("```toml\n").skip(1).collect();
+        assert!(!examples.is_empty(), "{document}");
+        for example in examples {
+            let (example, _) = example.split_once("```").unwrap();
+            fs::write(&config, example).unwrap();
+            let check = Run::new(env!("CARGO_BIN_EXE_devkey")).words("config check");
+            let said = check.env("DEVKEY_CONFIG", &config).output();
+            // Neither are the tokens there, nor all of the paths.
+            let all = said.all();
+            let mut errors = all.lines().filter(|line| line.contains("devkey.toml:"));
+            let wrong = errors.find(|line| !line.contains("there is no token"));
+            assert_eq!(wrong, None, "{document}: {example}");
+        }
+    }
+}
+
 /// The first client starts it; who comes while it is restarted waits, and is served.
 ///
 /// systemd-socket-activate hands over a socket that it was itself handed; here the test is process 1.
