@@ -399,11 +399,21 @@ fn a_csr_is_made_for_other_cas() {
 fn files_are_replaced_whole() {
     let device = Party::new(Backend::File, false);
     let path = device.path("request");
-    device.request(&[]).ok();
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o644
-    );
+    let request = |umask: &str| {
+        let shell = format!("umask {umask}; exec \"$@\"");
+        let run = device.device.run("sh").args(["-c", &shell, "sh"]);
+        let run = run.arg(env!("CARGO_BIN_EXE_devkey"));
+        run.words("request dev -o").arg(&path).ok();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "umask {umask}");
+    };
+    request("0777");
+    let (first, mut open) = (fs::read(&path).unwrap(), fs::File::open(&path).unwrap());
+    request("0000");
+    // Whoever reads the old one reads all of it.
+    let mut read = Vec::new();
+    std::io::Read::read_to_end(&mut open, &mut read).unwrap();
+    assert!(read == first && fs::read(&path).unwrap() != first);
     let before = fs::read(&path).unwrap();
     let bad = device.request(&["--principal", "a\nb", "--ssh", "user"]);
     fails_anyhow(bad, "principal");
