@@ -19,7 +19,7 @@ fn answers(authority: &Authority, count: usize) -> Vec<Answer> {
     (0..count).map(answer).collect()
 }
 
-/// Two at each answer, four at once. Seen to fail without the lock in `issue`: one answer got two serials.
+/// Four at each answer at once. Seen to fail without the lock in `issue`: answers got several serials.
 #[test]
 fn issuers_at_once_give_each_answer_one_serial() {
     let authority = Authority::new();
@@ -78,7 +78,7 @@ fn what_is_revoked_is_listed() {
     ca.crl(&authority.key, 86400, NOW - 1000).unwrap();
 }
 
-/// Seen to fail with the directory made by `create_dir`.
+/// Seen to fail with the directory made open to others.
 #[test]
 fn the_books_are_the_owners() {
     let authority = Authority::new();

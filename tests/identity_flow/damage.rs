@@ -53,8 +53,8 @@ fn round() -> (Request, Challenge, Answer, Issued) {
     (request, challenge, answer, issued)
 }
 
-/// Each seen to fail without `verify` in `Signed::parse`; the challenge also without that of the request
-/// in it.
+/// Each seen to fail without `verify` in `Signed::parse`; the challenge also without that in
+/// `Request::checked`, and the request without the two of them.
 #[test]
 fn a_changed_request_is_refused() {
     survives(&round().0.encode().unwrap(), Request::parse);

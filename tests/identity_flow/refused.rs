@@ -52,7 +52,8 @@ fn challenges_expire() {
     );
 }
 
-/// Seen to fail without each of the four lines of `Answer::check`, one after the other.
+/// Seen to fail without the lines of `Answer::check` on key, request and challenge, one after the other; the
+/// nonce is what the challenge is found by.
 #[test]
 fn an_answer_is_of_its_device_to_its_challenge() {
     let (authority, device, other) = (Authority::new(), Soft::new(), Soft::new());
@@ -85,6 +86,7 @@ fn an_answer_is_of_its_device_to_its_challenge() {
     issue(answer_of(&device, digest, asked.digest().0, nonce)).unwrap();
 }
 
+/// Seen to fail without the comparison in `Challenge::check`.
 #[test]
 fn another_ca_is_refused_on_both_sides() {
     let (authority, other, device) = (Authority::new(), Authority::new(), Soft::new());
@@ -123,7 +125,7 @@ fn another_ca_is_refused_on_both_sides() {
     );
 }
 
-/// Seen to fail without `check_names` at `challenge`, and each but the first without its kind of name in it.
+/// Seen to fail without `check_names`, and with subjects and principals left out of it.
 #[test]
 fn only_names_of_the_profile_are_had() {
     let (authority, device) = (Authority::new(), Soft::new());
@@ -215,7 +217,7 @@ fn a_ca_has_one_key() {
 }
 
 /// Level PUF: a registered key of what says that it is a PUF and no stand-in. Seen to fail without each of
-/// the three: `registered` in `judge`, the two arms of `disqualified`.
+/// the three: the look at the registration in `puf`, the two arms of `disqualified`.
 #[test]
 fn only_registered_pufs_have_the_level() {
     let device = Soft::new();

@@ -112,8 +112,8 @@ fn ask(authority: &Authority, request: &Request) -> Result<Challenged> {
         .challenge(&authority.key, request.clone(), None, now())
 }
 
-/// Each refusal seen to be missing without its check: `trusted` in `judge` and in `tpm_proven`, the
-/// comparison of the activation, `verify_certify`, and with `None` of the TPM's taken for an answer.
+/// Each refusal seen to be missing without its check: `trusted` in `tpm_proven`, the comparison of the
+/// activation, `verify_certify`, and with nothing of the TPM's taken for an answer.
 #[test]
 fn each_part_of_the_proof_is_wanted() {
     let maker = Maker::new();
