@@ -213,14 +213,17 @@ impl Machine {
 
     /// The id of a key.
     pub(crate) fn id(&self, token: &str, label: &str) -> String {
-        let records = fs::read_dir(self.path("lib/devkey").join(token)).unwrap();
-        let label = format!("label = {label:?}");
-        let mut keys = records.map(|entry| entry.unwrap().path()).filter(|path| {
-            path.extension().is_some_and(|e| e == "key")
-                && fs::read_to_string(path).unwrap().contains(&label)
-        });
-        let path = keys.next().unwrap();
+        let (path, _) = self.record(token, label);
         path.file_stem().unwrap().to_str().unwrap().to_owned()
+    }
+
+    fn record(&self, token: &str, label: &str) -> (PathBuf, String) {
+        let files = fs::read_dir(self.path("lib/devkey").join(token)).unwrap();
+        let paths = files.map(|entry| entry.unwrap().path());
+        let keys = paths.filter(|path| path.extension().is_some_and(|e| e == "key"));
+        let mut records = keys.map(|path| (path.clone(), fs::read_to_string(path).unwrap()));
+        let label = format!("label = {label:?}\n");
+        records.find(|(_, text)| text.contains(&label)).unwrap()
     }
 
     pub(crate) fn pkcs11(&self, user: User, token: &str) -> Run {
@@ -230,16 +233,15 @@ impl Machine {
             .args(["--token-label", token])
     }
 
+    /// Signs by the module; the tool finds keys by their CKA_ID alone.
     pub(crate) fn sign(&self, user: User, token: &str, key: &str) -> Run {
+        let (_, record) = self.record(token, key);
+        let id = record
+            .lines()
+            .find_map(|line| line.strip_prefix("cka_id = "));
         self.pkcs11(user, token)
-            .args([
-                "--sign",
-                "--mechanism",
-                "ECDSA",
-                "--label",
-                key,
-                "--input-file",
-            ])
+            .args(["--sign", "--mechanism", "ECDSA", "--id"])
+            .args([id.unwrap().trim_matches('"'), "--input-file"])
             .arg(self.path("digest"))
             .args(["--output-file", "/dev/null"])
     }

@@ -199,8 +199,11 @@ fn a_socket_that_another_may_have_put_there_is_not_used() {
     let theirs = machine.path("theirs");
     fs::create_dir(&theirs).unwrap();
     chown(&theirs, Some(NOBODY.0), None).unwrap();
-    let socket = theirs.join("socket");
-    let run = machine.user(NOBODY, "env").arg("DEVKEY_CONFIG=/dev/null");
+    let (socket, config) = (theirs.join("socket"), theirs.join("devkey.toml"));
+    fs::write(&config, "").unwrap();
+    let run = machine
+        .user(NOBODY, "env")
+        .arg(format!("DEVKEY_CONFIG={}", config.display()));
     let run = run
         .arg(machine.path("devkeyd"))
         .arg("--listen")

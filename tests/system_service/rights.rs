@@ -1,6 +1,6 @@
 //! Who may do what, and what the journal says of it.
 
-use crate::machine::{DAEMON, DEVKEY, MEMBER, Machine, NOBODY, ROOT, User, WWW_DATA};
+use crate::machine::{DAEMON, MEMBER, Machine, NOBODY, ROOT, User, WWW_DATA};
 use crate::wire;
 
 const RULES: &str = r#"
@@ -28,8 +28,8 @@ fn by_default_root_manages_and_the_group_uses() {
         .words("--regid 990 --clear-groups");
     let first = first.args(["--reuid", "65534"]).arg(machine.path("devkey"));
     first.words("key list --token sys").ok().says(&["sys"]);
-    for other in [NOBODY, WWW_DATA, DAEMON, User(DEVKEY, &[9])] {
-        let listed = machine.pkcs11(other, "sys").arg("-L").ok();
+    for other in [NOBODY, WWW_DATA, DAEMON] {
+        let listed = machine.pkcs11(other, "sys").arg("-L").output();
         listed.says_not(&["token label"]);
         machine.sign(other, "sys", "k").fails();
         let listed = machine.devkey(other).words("token list").output();
@@ -72,7 +72,7 @@ fn rights_are_those_of_the_configuration() {
     machine
         .pkcs11(User(501, &[]), "web")
         .arg("-L")
-        .ok()
+        .output()
         .says_not(&["token label"]);
     // Who manages: not who uses.
     let pair = |who| {
@@ -141,12 +141,15 @@ fn each_deed_leaves_one_line() {
     assert!(line.contains("exe=\"(pkcs11-tool)\""), "{line}");
     assert!(!line.contains("0707") && !line.contains("7, 7"), "{line}");
     let before = machine.log().len();
-    machine.sign(DAEMON, "web", "k").fails();
+    let id = machine.id("web", "k");
+    wire::as_user(DAEMON.0, || {
+        let mut stream = wire::greet(&machine.socket());
+        wire::ask(&mut stream, &wire::find("web")).unwrap();
+        wire::ask(&mut stream, &wire::sign(&id)).unwrap();
+    });
     let [line] = <[String; 1]>::try_from(machine.deeds(before)).unwrap();
-    assert!(
-        line.contains("uid=1 ") && line.contains("result=\"sign by you"),
-        "{line}"
-    );
+    let refused = line.contains("result=\"the key may not be used to sign by you");
+    assert!(line.contains("uid=1 ") && refused, "{line}");
     let before = machine.log().len();
     machine
         .devkey(DAEMON)
@@ -164,19 +167,15 @@ fn the_log_is_not_forged() {
     let machine = Machine::new(RULES);
     let forged = "x\n[INFO  audit] token=\"sys\" do=sign uid=0 \"";
     let before = machine.log().len();
-    machine
-        .devkey(DAEMON)
-        .words("key new --token web")
-        .arg(forged)
-        .ok();
-    // A program that calls itself so.
-    let script =
-        "printf 'a\"\\nb] uid=0' >/proc/self/comm; exec 3>&-; read x </dev/null; exec \"$@\"";
-    let named = machine.user(DAEMON, "sh").args(["-c", script, "sh"]);
-    named
-        .arg(machine.path("devkey"))
-        .words("key new --token web other")
-        .ok();
+    let pair = machine
+        .pkcs11(DAEMON, "web")
+        .args(["--keypairgen", "--key-type", "EC:prime256v1"]);
+    pair.args(["--label", forged]).ok();
+    // A program that is called so.
+    let named = machine.path("a\"\nb] uid=0 \"");
+    std::fs::hard_link(machine.path("devkey"), &named).unwrap();
+    let named = machine.user(DAEMON, named);
+    named.words("key new --token web other").ok();
     let mut stream = wire::greet(&machine.socket());
     // Make{wanted: name, …} with a name of 1 MiB.
     let long = [
@@ -193,6 +192,8 @@ fn the_log_is_not_forged() {
         lines.iter().all(|line| line.len() < 2000),
         "a line without end"
     );
-    let forged = lines.iter().filter(|line| line.contains(" uid=0 "));
-    assert_eq!(forged.count(), 1, "{lines:?}");
+    let sys = lines
+        .iter()
+        .filter(|line| line.contains("audit] token=\"sys\""));
+    assert_eq!(sys.count(), 0, "{lines:?}");
 }

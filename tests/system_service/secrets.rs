@@ -1,7 +1,7 @@
 //! PINs: of one client's process alone, and nowhere when they were used.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::process::Pid;
@@ -18,6 +18,8 @@ fn machine() -> Machine {
     machine.start();
     for (name, pin) in [("pin", PIN), ("so", SO_PIN)] {
         fs::write(machine.path(name), pin).unwrap();
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(machine.path(name), mode).unwrap();
     }
     let init = machine
         .devkey(ROOT)
