@@ -4,6 +4,7 @@
 PREFIX   ?= /usr/local
 CARGO    ?= cargo
 PACKAGES ?= --install
+SECONDS  ?= 60
 # Without a compiler yet, by what is there.
 TRIPLET  ?= $(shell $(CC) -print-multiarch 2>/dev/null || (cd /usr/lib && ls -d "$$(uname -m)-linux-gnu") 2>/dev/null)
 LIBDIR   ?= $(PREFIX)/lib$(addprefix /,$(TRIPLET))
@@ -24,7 +25,7 @@ needs = sh packaging/prerequisites $(PACKAGES)
 # features, and libtss2 must not enter the programs that load the module.
 cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked $(1) -p devkey-pkcs11
 
-.PHONY: help build release demo test test-vm bench puf-data lint install install-units uninstall
+.PHONY: help build release demo test test-vm fuzz bench puf-data lint install install-units uninstall
 .NOTPARALLEL:
 
 help:
@@ -32,6 +33,7 @@ help:
 	@echo 'make demo     ssh, TLS and nginx with keys of a file, a TPM and a PUF, in a temporary directory'
 	@echo 'make test     everything, with the real clients and a software TPM'
 	@echo 'make test-vm  what needs a kernel and a TPM of its own, in virtual machines; downloads three kernels'
+	@echo 'make fuzz     arbitrary bytes to all that is read from elsewhere, SECONDS=$(SECONDS) for each kind'
 	@echo 'make bench    speed, beside SoftHSM and tpm2-pkcs11'
 	@echo 'make puf-data the fuzzy extractor on every window of readings of real chips, see tests/puf_data.rs'
 	@echo 'make lint     format, clippy, licences'
@@ -66,6 +68,16 @@ test-vm:
 	@$(needs) vm
 	$(call cargo_build)
 	sh tests/vm/run
+
+# Sanitizers are not for stable compilers; this variable has one take them all the same.
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz:
+	@$(needs) build
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo 'cargo-fuzz is missing; install it with: cargo install --locked cargo-fuzz'; exit 1; }
+	cd fuzz && for kind in $$($(CARGO) fuzz list --fuzz-dir .); do \
+	  mkdir -p corpus/$$kind && $(CARGO) fuzz run --fuzz-dir . $$kind corpus/$$kind seeds/$$kind -- \
+	    -max_total_time=$(SECONDS) -max_len=16384 -timeout=10 -print_final_stats=1 || exit 1; \
+	done
 
 bench:
 	@$(needs) bench
