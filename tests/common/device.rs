@@ -65,15 +65,20 @@ impl Device {
 
     /// A device with an empty token.
     pub(crate) fn new(backend: Backend) -> Self {
-        Self::made(backend, false)
+        Self::made(backend, false, |_| ())
+    }
+
+    /// One whose TPM comes from a maker: `furnish` is given the directory of its state.
+    pub(crate) fn with_tpm_by(furnish: impl FnOnce(&Path)) -> Self {
+        Self::made(Backend::Tpm, false, furnish)
     }
 
     /// A device with an empty token that has PINs.
     pub(crate) fn with_pins(backend: Backend) -> Self {
-        Self::made(backend, true)
+        Self::made(backend, true, |_| ())
     }
 
-    fn made(backend: Backend, pins: bool) -> Self {
+    fn made(backend: Backend, pins: bool, furnish: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("devkey-")
             .tempdir()
@@ -97,6 +102,7 @@ impl Device {
         }
         let mut init = device.devkey().arg("init");
         if backend == Backend::Tpm {
+            furnish(&device.path("tpm"));
             let (swtpm, tcti) = device.start_tpm();
             init = init.args(["--tpm", "--tcti", &tcti]);
             device.swtpm = Some((swtpm, tcti));

@@ -43,15 +43,20 @@ impl Maker {
     /// A new TPM with certificates, started.
     pub(crate) fn tpm(&self) -> Swtpm {
         let state = tempfile::tempdir().unwrap();
+        self.furnish(state.path());
+        Swtpm::of(state)
+    }
+
+    /// Puts a new TPM with certificates into a directory.
+    pub(crate) fn furnish(&self, state: &Path) {
         let made = Command::new("swtpm_setup")
             .args(["--tpm2", "--create-ek-cert", "--lock-nvram", "--config"])
             .arg(self.file("setup.conf"))
             .arg("--tpmstate")
-            .arg(state.path())
+            .arg(state)
             .output();
         let made = made.unwrap_or_else(|e| panic!("swtpm_setup: {e}; apt-get install swtpm-tools"));
         assert!(made.status.success(), "{made:?}");
-        Swtpm::of(state)
     }
 
     /// The maker's CA's own certificates, the root's first, PEM.
