@@ -99,15 +99,21 @@ pub(crate) fn holder(
 
 /// What is asked about, for who answers.
 fn said(challenge: &Challenge) -> Vec<String> {
-    let request = challenge.request();
+    let ca = &challenge.authority().name;
+    let names = names(challenge.request());
+    vec![printable(&format!("answered {ca:?} about {names}"))]
+}
+
+/// All names that a request asks for.
+pub(crate) fn names(request: &Request) -> String {
     let csr = request.csr();
     let mut names: Vec<String> = vec![csr.subject.to_string()];
     names.extend(csr.alt_names.iter().map(ToString::to_string));
-    let principals = request.ssh().into_iter().flat_map(|ssh| &ssh.principals);
-    names.extend(principals.map(|name| format!("principal:{name}")));
-    let ca = &challenge.authority().name;
-    vec![printable(&format!(
-        "answered {ca:?} about {}",
-        names.join(", ")
-    ))]
+    let ssh = request.ssh().into_iter();
+    names.extend(ssh.flat_map(|ssh| {
+        let kind = ssh.kind.name();
+        let all = ssh.principals.iter();
+        all.map(move |name| format!("{kind} principal:{name}"))
+    }));
+    names.join(", ")
 }

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use devkey::Error;
-use devkey::identity::flow;
+use devkey::identity::flow::{self, fingerprint};
 use devkey::identity::signer::TokenSigner;
 
 use super::{Books, signer};
+use crate::answer::names;
 use crate::cert::now;
 use crate::failure::Failure;
-use crate::output::Outcome;
+use crate::output::{Outcome, printable};
 use crate::pin::Access;
 use crate::transfer::{Out, read};
 
@@ -67,6 +68,7 @@ pub(super) fn challenge(args: &ChallengeArgs) -> Outcome {
         token: &*token,
         key: &key,
     };
+    let about = format!("{}, key {}", names(&request), fingerprint(request.public()));
     let asked = ca
         .challenge(&signer, request, args.profile.as_deref(), now())
         .map_err(|e| {
@@ -76,6 +78,7 @@ pub(super) fn challenge(args: &ChallengeArgs) -> Outcome {
             )
         })?;
     let answer = args.out.put(asked.challenge.encode()?)?.noted(note);
+    let answer = answer.note(printable(&format!("asked about {about}")));
     let answer = answer.note(format!("profile {}, level {}", asked.profile, asked.level));
     let reasons = asked.reasons.into_iter();
     let answer = reasons.fold(answer, |answer, reason| answer.note(format!("  {reason}")));
