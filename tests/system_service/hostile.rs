@@ -23,7 +23,8 @@ const MOST: usize = 128;
 /// What the service gives a message, a greeting, and a client without a token.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// Seen to fail with `decode()` unwrapped in `serve`, and with each check of frame.rs taken out.
+/// Seen to fail with a second greeting answered in `Session::answer`, and with the descriptors of
+/// connections kept by `serve`.
 #[test]
 fn nonsense_ends_its_own_connection_alone() {
     let mut machine = Machine::new(RULES);
@@ -77,7 +78,7 @@ fn nonsense_ends_its_own_connection_alone() {
     settles(&machine, before);
 }
 
-/// Seen to fail with `serve` looping on a closed socket.
+/// Seen to fail with the descriptors of connections kept by `serve`.
 #[test]
 fn a_client_may_end_at_any_byte() {
     let machine = Machine::new(RULES);
@@ -108,8 +109,7 @@ fn a_client_may_end_at_any_byte() {
 /// A byte each second is too slow after [`ARRIVAL`], and meanwhile others are served as ever; who
 /// has no token and says nothing goes then too.
 ///
-/// Seen to fail with `until` set anew at each byte in `Peer::receive`, without `idle`, and with one
-/// thread for all connections.
+/// Seen to fail with `until` set anew at each byte in `Peer::receive`, and without `idle`.
 #[test]
 fn who_is_slow_keeps_nobody_waiting() {
     let machine = Machine::new(RULES);
@@ -170,7 +170,7 @@ fn who_is_slow_keeps_nobody_waiting() {
     assert!(given.iter().all(right), "{given:?}");
 }
 
-/// Seen to fail with `MAX_OF_USER` as large as `MAX_CONNECTIONS`, and with `user != 0` true.
+/// Seen to fail with `MAX_OF_USER` as large as `MAX_CONNECTIONS`, and with none kept for root.
 #[test]
 fn a_flood_is_of_one_user() {
     let machine = Machine::new(RULES);
@@ -198,7 +198,8 @@ fn a_flood_is_of_one_user() {
     machine.sign(DAEMON, "web", "k").ok();
 }
 
-/// Seen to fail with a request read before the answer to the last one was taken, without end.
+/// Two requests in one read end it, before the deadline for answers does. Seen to fail with the
+/// descriptors of connections kept by `serve`.
 #[test]
 fn answers_that_nobody_takes_end_the_connection() {
     let machine = Machine::new(RULES);
@@ -218,7 +219,7 @@ fn answers_that_nobody_takes_end_the_connection() {
 
 /// A descriptor that was passed on, or inherited, is not a client.
 ///
-/// Seen to fail with `meet` called for each message, without a comparison.
+/// Seen to fail with the senders of later messages not compared in `Peer::read`.
 #[test]
 fn another_process_is_not_the_client() {
     let machine = Machine::new(RULES);

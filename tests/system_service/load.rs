@@ -28,8 +28,7 @@ pub(crate) fn sign(token: &dyn Token) -> devkey::Result<()> {
     key.public.verify(Scheme::Ecdsa, &[7; 32], &signature)
 }
 
-/// Seen to fail with a lock around all of `Session::perform`, which lets go of nobody in turn, and with
-/// each connection's descriptor leaked in `serve`.
+/// Seen to fail with the descriptors of connections kept by `serve`.
 #[test]
 fn many_clients_are_served_alike() {
     let machine = Machine::new("");

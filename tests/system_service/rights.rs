@@ -16,8 +16,8 @@ manage = ["www-data"]
 
 /// Nothing is said of `sys`: the group `devkey` uses it, root manages it, nobody else sees it.
 ///
-/// Seen to fail with another name for `SYSTEM_GROUP` in config.rs, with the supplementary groups left out
-/// of `Client::of`, and with `is_permitted` true for all.
+/// Seen to fail with the supplementary groups left out of `Client::of`, and with `is_permitted` true
+/// for all.
 #[test]
 fn by_default_root_manages_and_the_group_uses() {
     let machine = Machine::new("");
@@ -48,8 +48,8 @@ fn by_default_root_manages_and_the_group_uses() {
     machine.devkey(ROOT).words("key new --token sys x").ok();
 }
 
-/// Seen to fail with `own.or` in `Rules::allow` the other way round, with `Right::Use` for `managing` in deed.rs,
-/// and with `CKR_USER_NOT_LOGGED_IN` for `NotPermitted` in rv.rs.
+/// Seen to fail with `own.or` in `Rules::allow` the other way round, and with
+/// `CKR_USER_NOT_LOGGED_IN` for `NotPermitted` in rv.rs.
 #[test]
 fn rights_are_those_of_the_configuration() {
     let machine = Machine::new(RULES);
