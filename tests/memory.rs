@@ -184,7 +184,8 @@ fn in_nginx(
                 curl(device, &ca, port).ok();
             }
         };
-        [scope.spawn(load), scope.spawn(load)];
+        scope.spawn(load);
+        scope.spawn(load);
         // Told to end also where this panics.
         let _end = End(&over);
         let start = Instant::now();
