@@ -50,7 +50,7 @@ fn is_hardware(node: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// Seen to fail without the look at `virtual`, and with any node in /dev taken for a device.
+    /// Seen to fail without the look at `virtual`.
     #[test]
     fn what_is_no_hardware_is_a_stand_in() {
         for node in [
