@@ -3,7 +3,7 @@
 use super::Ca;
 use super::books::Asked;
 use crate::error::{Error, Result};
-use crate::identity::flow::{Challenge, ChallengeSpec, Credential, Digest, Request};
+use crate::identity::flow::{Challenge, ChallengeSpec, Credential, Digest, Request, fingerprint};
 use crate::identity::level::Level;
 use crate::identity::signer::Signer;
 use crate::identity::tpm::{self, Evidence};
@@ -46,6 +46,7 @@ impl Ca {
         {
             return Err(Error::input("the request is to another CA"));
         }
+        self.check_not_stolen(fingerprint(request.public()), now)?;
         let (name, profile) = self.config.profile(profile)?;
         let judged = self.judge(&request, now)?;
         let explained = |e: Error| match judged.level < profile.level {

@@ -56,6 +56,7 @@ impl Ca {
         if now > asked.expires {
             return Err(Error::input("the challenge has expired; ask for a new one"));
         }
+        self.check_not_stolen(fingerprint(challenge.request().public()), now)?;
         let secret = || self.books.secret(nonce);
         self.proven(&challenge, answer, secret, (asked.level, now))?;
         let (_, profile) = self.config.profile(Some(&asked.profile))?;

@@ -3,7 +3,7 @@
 use super::books::Withdrawn;
 use super::{Ca, Entry, State};
 use crate::error::{Error, Result};
-use crate::identity::flow::Issued;
+use crate::identity::flow::{Digest, Issued};
 use crate::identity::signer::Signer;
 use crate::identity::ssh::krl::Krl;
 use crate::identity::x509::{self, Reason, Revoked, Serial};
@@ -67,6 +67,23 @@ impl Ca {
             comment: &self.config.name,
         };
         krl.encode()
+    }
+
+    /// Refuses a key that was revoked because others may have it: whoever holds the device could answer any
+    /// challenge with it.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`].
+    pub(super) fn check_not_stolen(&self, key: Digest, now: u64) -> Result<()> {
+        let of_key =
+            |entry: &&Entry| entry.key == key && entry.reason == Some(Reason::KeyCompromise);
+        match self.list(now)?.iter().find(of_key) {
+            None => Ok(()),
+            Some(entry) => Err(Error::input(format!(
+                "the key was revoked with serial {}, for others may have it; the device needs a new one",
+                entry.serial
+            ))),
+        }
     }
 
     /// An expired one needs no revocation any more; one whose key is stolen stays, for SSH knows keys.
