@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 pub(crate) mod device;
+pub(crate) mod guide;
 pub(crate) mod nginx;
 pub(crate) mod run;
 pub(crate) mod sshd;
