@@ -4,16 +4,17 @@
 //! the user's; a configuration file may name other places, settings and tokens to leave out. With
 //! no configuration at all the user's own store is looked at, so that `devkey init` just works.
 
+mod environment;
 mod file;
 mod merged;
 mod reach;
 mod renew;
+mod stores;
 
-use std::env;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use environment::Environment;
 use file::NamedToken;
 pub use file::Setting;
 pub(crate) use file::parse;
@@ -21,11 +22,9 @@ use merged::Merged;
 pub use merged::Offer;
 pub use reach::{Links, Reach, Service};
 pub use renew::{Renew, parse_span};
-use rustix::fs::stat;
-use rustix::io::Errno;
+use stores::{check_store, list, token_dirs, token_in};
 
 use crate::error::{Error, Result};
-use crate::files::check_kept;
 use crate::provider::{BackEnd, Settings};
 use crate::service::{Accounts, RemoteToken, Rules, TokenPlace, Who, open_store};
 use crate::store::Store;
@@ -48,58 +47,6 @@ const DEVKEYD: &str = match option_env!("DEVKEY_DEVKEYD_PATH") {
 };
 /// Name of the token that is meant where none is named.
 pub const DEFAULT_TOKEN: &str = "default";
-
-/// What a process says of where its configuration is.
-#[derive(Debug, Clone, Default)]
-pub struct Environment {
-    /// The one configuration to use (`DEVKEY_CONFIG`).
-    pub config: Option<PathBuf>,
-    /// `$XDG_CONFIG_HOME`, by default `~/.config`.
-    pub config_home: Option<PathBuf>,
-    /// `$XDG_DATA_HOME`, by default `~/.local/share`.
-    pub data_home: Option<PathBuf>,
-}
-
-impl Environment {
-    /// Reads the process's environment; nothing of it where `secure` says that the process runs
-    /// with rights that its caller has not (AT_SECURE, getauxval(3)).
-    pub fn of_process(secure: bool) -> Self {
-        if secure {
-            return Environment::default();
-        }
-        // The XDG specification has relative paths ignored.
-        let path = |name| {
-            env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|p| p.is_absolute())
-        };
-        let home = path("HOME");
-        let under_home = |tail: &str| home.as_ref().map(|home| home.join(tail));
-        Environment {
-            config: env::var_os("DEVKEY_CONFIG")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
-            config_home: path("XDG_CONFIG_HOME").or_else(|| under_home(".config")),
-            data_home: path("XDG_DATA_HOME").or_else(|| under_home(".local/share")),
-        }
-    }
-
-    /// The configuration files that are looked for.
-    pub fn config_files(&self) -> Vec<PathBuf> {
-        match &self.config {
-            Some(only) => vec![only.clone()],
-            None => [PathBuf::from(SYSTEM_CONFIG)]
-                .into_iter()
-                .chain(self.user_config())
-                .collect(),
-        }
-    }
-
-    fn user_config(&self) -> Option<PathBuf> {
-        let home = self.config_home.as_ref()?;
-        Some(home.join("devkey/devkey.toml"))
-    }
-}
 
 /// The tokens of this process and how they are reached.
 #[derive(Debug)]
@@ -441,50 +388,6 @@ pub fn check_name(name: &str) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// Refuses a store that others could put a token into. One that is not there is none.
-fn check_store(store: &Path, keeper: Option<u32>) -> Result<()> {
-    match stat(store) {
-        Ok(stat) => check_kept(store, &stat, keeper),
-        Err(Errno::NOENT) => Ok(()),
-        Err(e) => Err(unreadable(store, e.into())),
-    }
-}
-
-/// The token of that name in a store that may be used.
-fn token_in(layer: &Layer, name: &str) -> Option<PathBuf> {
-    let store = layer.store.as_ref()?;
-    let dir = store.join(name);
-    (check_store(store, layer.keeper).is_ok() && Store::exists(&dir)).then_some(dir)
-}
-
-/// A store's tokens, sorted. A store that cannot be used has none; it is said why.
-fn token_dirs(store: &Path, keeper: Option<u32>) -> Vec<(String, PathBuf)> {
-    let listed = check_store(store, keeper).and_then(|()| list(store));
-    let mut names = listed.unwrap_or_else(|e| {
-        log::warn!("{e}");
-        Vec::new()
-    });
-    names.sort_unstable();
-    let place = |name: String| (name.clone(), store.join(name));
-    let dirs = names.into_iter().map(place);
-    dirs.filter(|(_, dir)| Store::exists(dir)).collect()
-}
-
-/// The names in a store that can be tokens'.
-fn list(store: &Path) -> Result<Vec<String>> {
-    let entries = match std::fs::read_dir(store) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(unreadable(store, e)),
-    };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.filter(|name| check_name(name).is_ok()).collect())
-}
-
-fn unreadable(store: &Path, error: std::io::Error) -> Error {
-    Error::io(format!("reading {}", store.display()), error)
 }
 
 #[cfg(test)]

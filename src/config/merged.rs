@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::file::NamedToken;
-use super::{FoundToken, Links, Reach, Service, check_store};
+use super::stores::check_store;
+use super::{FoundToken, Links, Reach, Service};
 use crate::error::{Error, Result};
 use crate::provider::{BackEnd, Settings};
 use crate::service::{NewToken, Rules, Wanted, create_local, create_remote, make_remote};

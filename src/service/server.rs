@@ -2,6 +2,7 @@
 
 mod client;
 mod deed;
+mod execute;
 mod local;
 mod peer;
 
@@ -16,7 +17,7 @@ pub use local::{Private, create_local, known, open_local, open_store, open_views
 use self::deed::Deed;
 use self::peer::Peer;
 use super::frame::{Frame, Malformed};
-use super::protocol::{MAX_RESPONSE, PROTOCOL, PinRef, Reply, Request, Response};
+use super::protocol::{MAX_RESPONSE, PROTOCOL, Reply, Request, Response};
 use super::rights::{Accounts, Right, Rules};
 use super::{NewToken, TokenPlace, Wanted};
 use crate::error::{Error, Result};
@@ -253,112 +254,6 @@ impl Session<'_> {
         }
     }
 
-    fn execute(&self, request: Request<'_>, key: Option<Arc<KeyRecord>>) -> Response {
-        match request {
-            Request::Sign {
-                token,
-                key: id,
-                scheme,
-                input,
-            } => {
-                let (token, key) = self.key(token, &id, key)?;
-                token.sign(&key, scheme, input).map(Reply::Signature)
-            }
-            Request::Agree {
-                token,
-                key: id,
-                peer,
-            } => {
-                let (token, key) = self.key(token, &id, key)?;
-                token.agree(&key, &peer).map(Reply::Secret)
-            }
-            Request::Decrypt {
-                token,
-                key: id,
-                scheme,
-                ciphertext,
-            } => {
-                let (token, key) = self.key(token, &id, key)?;
-                token.decrypt(&key, scheme, ciphertext).map(Reply::Secret)
-            }
-            Request::Generate { token, request } => {
-                Ok(Reply::Stored(self.token(token)?.generate(&request)?.id))
-            }
-            Request::AddCertificate { token, request } => Ok(Reply::Stored(
-                self.token(token)?.add_certificate(&request)?.id,
-            )),
-            Request::ReplaceCertificates { token, old, chain } => {
-                let stored = self.token(token)?.replace_certificates(&old, &chain)?;
-                Ok(stored.map_or(Reply::Done, Reply::Stored))
-            }
-            Request::Rename {
-                token,
-                object,
-                names,
-            } => {
-                self.token(token)?.rename(&object, &names)?;
-                Ok(Reply::Done)
-            }
-            Request::Delete { token, object } => {
-                self.token(token)?.delete(&object)?;
-                Ok(Reply::Done)
-            }
-            request => self.execute_with_pin(request),
-        }
-    }
-
-    fn execute_with_pin(&self, request: Request<'_>) -> Response {
-        match request {
-            Request::Login {
-                token,
-                role,
-                pin,
-                last_try,
-            } => self.token(token)?.login(role, pin.get(), last_try)?,
-            Request::Logout { token } => self.token(token)?.logout()?,
-            Request::SetPin {
-                token,
-                role,
-                old,
-                new,
-            } => self.token(token)?.set_pin(role, old.get(), new.get())?,
-            Request::InitPin {
-                token,
-                new,
-                to_be_changed,
-            } => self.token(token)?.init_pin(new.get(), to_be_changed)?,
-            Request::Reset { token, so, label } => self.token(token)?.reset(so.get(), label)?,
-            Request::Tries { token, role } => {
-                return self.token(token)?.tries(role).map(Reply::Tries);
-            }
-            Request::Create { new, so } => self.tokens.create(&new, so.get())?,
-            Request::Make { wanted, user, so } => {
-                let [user, so] = [&user, &so].map(|pin| pin.as_ref().map(PinRef::get));
-                self.tokens.make(&wanted, user, so, self.client()?)?;
-            }
-            request => return self.execute_for_ca(request),
-        }
-        Ok(Reply::Done)
-    }
-
-    fn execute_for_ca(&self, request: Request<'_>) -> Response {
-        match request {
-            Request::Attest { token, what } => {
-                self.token(token)?.attest(&what).map(Reply::Attested)
-            }
-            Request::Certify {
-                token,
-                key: id,
-                qualifying_data,
-            } => {
-                let (token, key) = self.key(token, &id, None)?;
-                let certified = token.certify(&key, qualifying_data);
-                certified.map(Reply::Certified)
-            }
-            _ => Err(Error::Internal("no request for a CA".to_owned())),
-        }
-    }
-
     /// Opens a token, or gives the number that it has already.
     fn open(&mut self, asked: Asked) -> Response {
         let known = self.opened.iter().position(|(known, _)| *known == asked);
@@ -392,25 +287,6 @@ impl Session<'_> {
         let opened = index.and_then(|index| self.opened.get(index));
         let unknown = || Error::NotFound(format!("token number {number}"));
         Ok(&opened.ok_or_else(unknown)?.1)
-    }
-
-    fn token(&self, number: u32) -> Result<&dyn Token> {
-        Ok(&*self.granted(number)?.token)
-    }
-
-    fn key(
-        &self,
-        token: u32,
-        id: &ObjectId,
-        key: Option<Arc<KeyRecord>>,
-    ) -> Result<(&dyn Token, Arc<KeyRecord>)> {
-        let token = self.token(token)?;
-        let missing = || Error::NotFound(format!("key {id}"));
-        let found = match key {
-            Some(key) => Some(key),
-            None => token.store().list()?.key(id).cloned(),
-        };
-        Ok((token, found.ok_or_else(missing)?))
     }
 }
 
