@@ -314,7 +314,7 @@ fn r13_states_of_sessions() {
     assert_eq!(call!(p.m, C_CloseSession, writing), CKR_OK);
     let writing = p.session();
     assert_eq!(p.state(writing), CKS_RW_PUBLIC_SESSION);
-    assert_eq!(p.private_keys(writing), []);
+    assert!(p.private_keys(writing).is_empty());
     // The SO: no keys, and no new session that only reads.
     assert_eq!(p.login(writing, CKU_SO, SO), CKR_OK);
     assert_eq!(p.state(writing), CKS_RW_SO_FUNCTIONS);
@@ -322,7 +322,7 @@ fn r13_states_of_sessions() {
     assert_eq!(p.open(RO), Err(CKR_SESSION_READ_WRITE_SO_EXISTS));
     let second = p.session();
     assert_eq!(p.state(second), CKS_RW_SO_FUNCTIONS);
-    assert_eq!(p.private_keys(writing), []);
+    assert!(p.private_keys(writing).is_empty());
     assert_eq!(generate(&p.m, writing), CKR_USER_NOT_LOGGED_IN);
     assert_eq!(p.state(second), CKS_RW_SO_FUNCTIONS);
     assert_eq!(call!(p.m, C_CloseAllSessions, p.slot()), CKR_OK);
@@ -430,7 +430,7 @@ fn r19_private_objects_are_the_users() {
         m.attribute(session, public, CKA_PRIVATE),
         Ok(vec![CK_FALSE])
     );
-    assert_eq!(p.private_keys(session), []);
+    assert!(p.private_keys(session).is_empty());
     assert_eq!(m.find(session, &[]), [public]);
     assert_eq!(generate(m, session), CKR_USER_NOT_LOGGED_IN);
     let rename = |object| {
@@ -555,7 +555,7 @@ fn r05_a_child_starts_logged_out() {
         p.m.initialize();
         let own = p.session();
         assert_eq!(p.state(own), CKS_RW_PUBLIC_SESSION);
-        assert_eq!(p.private_keys(own), []);
+        assert!(p.private_keys(own).is_empty());
         assert_eq!(p.login(own, CKU_USER, USER), CKR_OK);
         let key = p.m.one(own, CKO_PRIVATE_KEY, "p256");
         assert_eq!(p.m.sign_init(own, CKM_ECDSA, key), CKR_OK);
@@ -650,7 +650,7 @@ enabled = true
 ",
     );
     m.initialize();
-    assert_eq!(m.slots(), []);
+    assert!(m.slots().is_empty());
     assert_eq!(call!(m, C_Finalize, null_mut()), CKR_OK);
     configure(
         &m,
@@ -670,7 +670,7 @@ initialise = true
     assert!(seen.slotDescription.starts_with(b"devkey file: board "));
     // R8: sessions open, and find nothing and do nothing.
     let session = open(&m, slot, RW).unwrap();
-    assert_eq!(m.find(session, &[]), []);
+    assert!(m.find(session, &[]).is_empty());
     assert_eq!(
         login(&m, session, CKU_USER, USER),
         CKR_USER_PIN_NOT_INITIALIZED
@@ -700,7 +700,7 @@ initialise = true
     assert_eq!(init_token(&m, slot, SO, "again"), CKR_OK);
     assert_eq!(used(&m.dir.path().join("board")), [0, 0]);
     let session = open(&m, slot, RW).unwrap();
-    assert_eq!(m.find(session, &[]), []);
+    assert!(m.find(session, &[]).is_empty());
     assert_eq!(
         login(&m, session, CKU_USER, USER),
         CKR_USER_PIN_NOT_INITIALIZED

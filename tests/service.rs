@@ -142,7 +142,7 @@ fn another_process_is_not_served() {
     socket.write_all(HELLO).unwrap();
     read_message(&mut socket);
     shell(&socket, r"printf '\004\000\000\000\010\000\001k' >&0");
-    assert_eq!(to_the_end(&mut socket), []);
+    assert_eq!(to_the_end(&mut socket), [0; 0]);
     bench.wait_for_no_child();
 }
 
@@ -208,7 +208,7 @@ fn other_versions_are_told_apart() {
     socket.write_all(&[2, 0, 0, 0, 0, 99]).unwrap();
     let welcome = read_message(&mut socket);
     assert_eq!(welcome[..3], WELCOME[4..7]);
-    assert_eq!(to_the_end(&mut socket), []);
+    assert_eq!(to_the_end(&mut socket), [0; 0]);
 
     fn newer(_: &Path, socket: OwnedFd) -> Result<()> {
         play(socket, |mut client| {
@@ -299,7 +299,7 @@ fn descriptors_are_not_taken() {
         SendFlags::empty(),
     )
     .unwrap();
-    assert_eq!(to_the_end(&mut &ours), []);
+    assert_eq!(to_the_end(&mut &ours), [0; 0]);
     assert!(matches!(served.join().unwrap(), Err(Error::BadInput(_))));
 }
 
