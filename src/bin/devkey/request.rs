@@ -25,13 +25,13 @@ use crate::transfer::{Out, authority};
 /// back end can show of itself; of a TPM that is its endorsement certificate. Nothing in it is secret.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  devkey request web --subject CN=pump7,O=Lab --san dns:pump7.lab.example --ca ca.pem -o pump7.request
+  devkey request web --subject CN=pump7 --san dns:pump7.lab.example --ca ca.pem -o pump7.request
   devkey request laptop --ssh user --principal anna --ca ca.pem | ssh ca devkey ca challenge -
   devkey request web --san dns:pump7.example --format csr > pump7.csr     for another CA
 Names: dns:NAME, ip:ADDRESS, uri:URI, email:ADDRESS, hw:OID:HEX.
 Next: bring it to the CA, `devkey ca challenge`, and answer with `devkey answer`.")]
 pub(crate) struct Args {
-    /// The token [default: the only one, or \"default\"]
+    /// The token [default: the only one, or "default"]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     token: Option<String>,
     /// Subject of the certificate, as in RFC 4514 [default: CN=LABEL]
@@ -73,9 +73,9 @@ enum For {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// The request for `devkey ca challenge`
+    /// the request for `devkey ca challenge`
     Request,
-    /// The PKCS#10 request alone, PEM, for any CA
+    /// the PKCS#10 request alone, PEM, for any CA
     Csr,
 }
 

@@ -35,7 +35,7 @@ Next: give lab-ca/ca.pem to the devices, then `devkey ca challenge`.")]
 pub(crate) struct Args {
     #[command(flatten)]
     books: Books,
-    /// The token that has the key [default: the only one, or \"default\"]
+    /// The token that has the key [default: the only one, or "default"]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     token: Option<String>,
     /// The key's label or its ID

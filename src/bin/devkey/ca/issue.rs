@@ -26,7 +26,7 @@ Next: bring it to the device, `devkey answer`.")]
 pub(crate) struct ChallengeArgs {
     #[command(flatten)]
     books: Books,
-    /// The profile of ca.toml [default: the only one, or \"device\"]
+    /// The profile of ca.toml [default: the only one, or "device"]
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
     #[command(flatten)]

@@ -32,17 +32,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Why {
-    /// Nothing is said
+    /// nothing is said
     Unspecified,
-    /// Another may have the key: lost, stolen, copied
+    /// another may have the key: lost, stolen, copied
     KeyCompromise,
-    /// What the certificate says is no longer so
+    /// what the certificate says is no longer so
     AffiliationChanged,
-    /// Another certificate took its place
+    /// another certificate took its place
     Superseded,
-    /// The device is out of service
+    /// the device is out of service
     CessationOfOperation,
-    /// The level or the right was withdrawn
+    /// the level or the right was withdrawn
     PrivilegeWithdrawn,
 }
 
