@@ -279,6 +279,8 @@ fn who_is_registered_too_late_is_software() {
     assert_eq!(granted.issued.level(), Some(Level::Software));
 }
 
+type Parser = fn(&[u8]) -> Result<()>;
+
 /// Each file is refused where another is wanted, and files of other versions and of anything else are.
 #[test]
 fn files_are_not_mixed_up() {
@@ -298,7 +300,7 @@ fn files_are_not_mixed_up() {
         issued.encode().unwrap(),
     ];
     let names = ["request", "challenge", "answer", "issued"];
-    let parsers: [fn(&[u8]) -> Result<()>; 4] = [
+    let parsers: [Parser; 4] = [
         |bytes| Request::parse(bytes).map(|_| ()),
         |bytes| Challenge::parse(bytes).map(|_| ()),
         |bytes| Answer::parse(bytes).map(|_| ()),
