@@ -9,6 +9,8 @@ use crate::tls::{Door, Program, Trust, came_in};
 
 /// The thief has everything but the chip: certificates and public keys can be read, nothing can be
 /// proven.
+///
+/// Seen to fail with a thief who reaches the owner's chip.
 #[test]
 fn a_copied_token_proves_nothing() {
     let lab = Lab::turn();
@@ -44,6 +46,7 @@ fn thief(user: &Peer) -> Peer {
     device.configure(&format!("[token.{}]\n{}", Device::TOKEN, chip(&device)));
     Peer {
         key: user.key.clone(),
+        name: user.name.clone(),
         device,
         serials: Vec::new(),
     }

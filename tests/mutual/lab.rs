@@ -33,6 +33,8 @@ pub(crate) struct Authority {
 pub(crate) struct Peer {
     pub(crate) device: Device,
     pub(crate) key: Key,
+    /// What it is called in its certificates, `tpm-host` say.
+    pub(crate) name: String,
     /// Serials of what was issued to it.
     pub(crate) serials: Vec<String>,
 }
@@ -183,31 +185,40 @@ impl Authority {
 
     /// All of that some days ago; a certificate that has expired is installed only because it is told to.
     pub(crate) fn certify_then(&self, peer: &mut Peer, role: Role, days: u32) {
-        let ca = self.pem();
-        let device = &peer.device;
-        let files = ["request", "challenge", "answer", "issued"].map(|name| device.path(name));
-        let [request, challenge, answer, issued] = &files;
-        let backend = device.backend();
-        if backend == Backend::Puf {
+        if peer.device.backend() == Backend::Puf {
             // As on the factory line, before its device asks.
             let register = self.ca("register").args(["--lot", "1"]);
             register.arg(&peer.key.ssh).ok().says(&["registered "]);
         }
-        ago(device, days)
-            .words("request id --subject CN=id --san dns:localhost --san ip:127.0.0.1 --ssh")
-            .args(role.asked())
-            .arg("--ca")
-            .args([&ca, Path::new("-o"), request])
-            .ok();
-        let (profile, level) = match backend {
-            Backend::Tpm => ("tpm", "level tpm"),
+        peer.name = peer.named(role);
+        let said = self.exchange(peer, role, days);
+        let (_, rest) = said.split_once("issued serial ").unwrap();
+        let serial = rest.split(',').next().unwrap();
+        peer.serials.push(serial.to_owned());
+        self.install(peer, days > DAYS);
+        let shown: Vec<Value> = serde_json::from_str(&peer.show("json")).unwrap();
+        let level = peer.level();
+        assert!(shown.iter().all(|one| one["level"] == level), "{shown:?}");
+    }
+
+    /// Request, challenge, answer; what the CA says when it issues.
+    fn exchange(&self, peer: &Peer, role: Role, days: u32) -> String {
+        let device = &peer.device;
+        let files = ["request", "challenge", "answer", "issued"].map(|name| device.path(name));
+        let [request, challenge, answer, issued] = &files;
+        let asking = ago(device, days).words("request id --san dns:localhost --san ip:127.0.0.1");
+        let asking = asking.args(["--subject", &format!("CN={}", peer.name), "--ssh"]);
+        let asking = asking.args(role.asked()).arg("--ca").arg(self.pem());
+        asking.arg("-o").arg(request).ok();
+        let (profile, level) = match peer.level() {
+            "tpm" => ("tpm", "level tpm"),
             _ => ("device", "level software"),
         };
         let asked = self.then(days).words("ca challenge --dir ca --profile");
         let asked = asked.args([Path::new(profile), Path::new("-o"), challenge, request]);
         let asked = asked.seconds(120).ok();
         asked.says(&[level]);
-        if backend == Backend::Puf {
+        if device.backend() == Backend::Puf {
             // The simulator is one, registered or not.
             asked.says(&["simulator"]);
         }
@@ -215,22 +226,21 @@ impl Authority {
         answering.args([answer, challenge]).seconds(120).ok();
         let issue = self.then(days).words("ca issue --dir ca -o");
         let said = issue.args([issued, answer]).ok();
-        said.says(&[level]);
-        peer.serials.push(serial(&said.all()));
+        said.says(&[level]).all()
+    }
+
+    fn install(&self, peer: &Peer, expired: bool) {
         let install = || {
-            let install = device.devkey().words("cert install --ca").arg(&ca);
-            install.arg("--ssh-ca").args([&self.ssh(), issued])
+            let install = peer.device.devkey().words("cert install --ca");
+            let install = install.arg(self.pem()).arg("--ssh-ca").arg(self.ssh());
+            install.arg(peer.device.path("issued"))
         };
-        match days > DAYS {
-            false => install().ok(),
-            true => {
-                install().fails().says(&["expired"]);
-                install().arg("--any-time").ok()
-            }
-        };
-        let shown: Vec<Value> = serde_json::from_str(&peer.show("json")).unwrap();
-        let level = level.trim_start_matches("level ");
-        assert!(shown.iter().all(|one| one["level"] == level), "{shown:?}");
+        if expired {
+            install().fails().says(&["expired"]);
+            install().arg("--any-time").ok();
+        } else {
+            install().ok();
+        }
     }
 
     /// Revokes all that a peer was given.
@@ -248,7 +258,20 @@ impl Peer {
         Peer {
             device,
             key,
+            name: String::new(),
             serials: Vec::new(),
+        }
+    }
+
+    fn named(&self, role: Role) -> String {
+        format!("{:?}-{role:?}", self.device.backend()).to_lowercase()
+    }
+
+    /// What the CA can state of it.
+    fn level(&self) -> &'static str {
+        match self.device.backend() {
+            Backend::Tpm => "tpm",
+            _ => "software",
         }
     }
 
@@ -291,12 +314,6 @@ impl Role {
         };
         [role.to_owned(), "--principal".to_owned(), name]
     }
-}
-
-/// The serial in what `devkey ca issue` says.
-fn serial(said: &str) -> String {
-    let (_, rest) = said.split_once("issued serial ").unwrap();
-    rest.split(',').next().unwrap().to_owned()
 }
 
 /// `devkey` on a machine whose clock is some days behind.

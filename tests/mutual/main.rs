@@ -4,7 +4,8 @@
 //! Needs openssl with libp11's engine, nginx, curl, GnuTLS, OpenSSH, swtpm with swtpm-tools, faketime;
 //! the PUF also `/dev/fuse` and root.
 
-#![cfg(all(test, feature = "tpm", feature = "simulate"))]
+#![cfg(test)]
+#![cfg(all(feature = "tpm", feature = "simulate"))]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -79,6 +79,7 @@ impl Bad {
     }
 }
 
+/// Seen to fail without the revocation, and with a certificate of today for the expired one.
 #[test]
 fn tls_refuses_by_the_check_that_is_meant() {
     let lab = Lab::turn();
@@ -99,6 +100,7 @@ fn tls_refuses_by_the_check_that_is_meant() {
     }
 }
 
+/// Likewise.
 #[test]
 fn ssh_refuses_by_the_check_that_is_meant() {
     let lab = Lab::turn();

@@ -25,9 +25,9 @@ fn every_pair_meets_in_ssh() {
             let output = gate.knock(user, &lab.authority, None);
             assert!(output.status.success(), "{output}\n{}", gate.sshd.log());
             output.says(&[WELCOME, "Server host certificate: "]);
-            gate.wait_for("Accepted publickey");
+            gate.wait_for(&format!("ID CN={} ", user.name));
+            output.says(&[&format!("ID \"CN={} ", host.name)]);
         }
-        gate.wait_for("ID CN=id ");
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Door {
     program: Program,
     port: u16,
     server: Server,
+    /// The host's name.
+    host: String,
 }
 
 impl Program {
@@ -87,6 +89,7 @@ impl Door {
         Door {
             program,
             port,
+            host: host.name.clone(),
             server: server.serve_on(port, &log),
         }
     }
@@ -109,6 +112,18 @@ impl Door {
             )
         };
         assert!(came_in(&output), "{}", why());
+        // Where the programs show it: who the user was to the host, and the host to the user.
+        let (user, host) = (format!("CN={}", user.name), format!("CN = {}", self.host));
+        assert!(
+            self.program != Program::Web || output.text().contains(&user),
+            "{}",
+            why()
+        );
+        assert!(
+            program != Program::OpenSsl || output.text().contains(&host),
+            "{}",
+            why()
+        );
     }
 
     /// A user at the door: a page comes in the end, or the output or the log says why not.
@@ -207,7 +222,7 @@ http {
         ssl_client_certificate ROOT;
         ssl_verify_client on;
         CRL
-        location / { return 200 "let in\n"; }
+        location / { return 200 "let in $ssl_client_s_dn\n"; }
     }
 }
 "#;
