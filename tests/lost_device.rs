@@ -254,7 +254,7 @@ fn an_aged_puf_has_a_successor_in_time() {
     authority.shell(&device, register).ok();
     says(&authority.enrol(&device), &["level software", "simulator"]);
     let control = |line: &str| fs::write(device.path("chip/control"), line).unwrap();
-    control("age 100000");
+    control("age 10000");
     let said = authority.follow(&device, "A PUF that ages");
     says(
         &said,
