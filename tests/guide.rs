@@ -8,7 +8,8 @@
 //! Seen to fail: with `--level software` in beta's sshd (gamma comes in), without the KRL or the CRL of step
 //! 8 (gamma stays in), with another policy, and with a block whose command is misspelt.
 
-#![cfg(all(test, feature = "tpm", feature = "simulate"))]
+#![cfg(test)]
+#![cfg(all(feature = "tpm", feature = "simulate"))]
 
 mod common;
 #[path = "common/maker.rs"]
@@ -65,7 +66,6 @@ const REFUSED: [&str; 5] = [
 
 /// The four machines, and what they share.
 struct Lab {
-    all: TempDir,
     swtpm: Swtpm,
     _chip: Server,
     _inits: Vec<Server>,
@@ -73,6 +73,8 @@ struct Lab {
     logs: [UnixDatagram; 2],
     web: u16,
     me: String,
+    /// Goes last: the chip is mounted there.
+    all: TempDir,
 }
 
 /// A block of the page.
