@@ -605,7 +605,10 @@ fn deletion_is_asked_on_a_terminal() {
 fn bash_takes_its_completions() {
     let home = Home::new();
     let script = home.ok(&["completion", "bash"]);
-    let check = format!("{script}\ncomplete -p devkey");
+    // Longer than one argument may be (execve(2)).
+    let file = home.path("completion");
+    fs::write(&file, script).unwrap();
+    let check = format!("source {}; complete -p devkey", file.display());
     let completes = stdout_of(home.command("bash").args(["-c", &check]));
     assert!(completes.contains("_devkey"), "{completes}");
 }

@@ -92,7 +92,8 @@ fn all_kinds_are_renewed_by_their_names() {
     renew(&world, &args, "").says(&["nothing expires within 30 days"]);
     assert_eq!(world.read("after"), b"done\n");
     // One key, whenever; the longer one stays where the new one is not longer still.
-    let one = world.cert("renew web --command").arg("sh ./enrol").output();
+    let shorter = "sed s/40/39/ enrol > now; sh ./now";
+    let one = world.cert("renew web --command").arg(shorter).output();
     one.says(&["keeps its certificate", "does not end later"]);
 }
 
