@@ -13,27 +13,22 @@
     reason = "what cannot go on has failed; a table is what it is for"
 )]
 
+mod peer;
 #[path = "../tests/common/tpm.rs"]
 mod tpm;
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, KeyType, ObjectClass};
-use cryptoki::session::UserType;
-use cryptoki::types::AuthPin;
+use cryptoki::context::Pkcs11;
 
+use peer::{PIN, Peer, arguments, median, signing, timed, tpm2_pkcs11};
 use tpm::{Proxy, Swtpm};
 
 const ROUNDS: usize = 5;
-const PIN: &str = "1234";
 const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
-const TPM2_PKCS11: &str = "libtpm2_pkcs11.so.1";
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -43,13 +38,6 @@ fn main() {
         }
         _ => compare(),
     }
-}
-
-/// A module with a token and two keys of it, ready to be measured.
-struct Peer {
-    name: &'static str,
-    module: String,
-    environment: Vec<(&'static str, String)>,
 }
 
 fn compare() {
@@ -107,10 +95,7 @@ fn row(figure: &str, what: &str, count: u32, [ours, theirs]: [&Peer; 2], limit: 
             times.push(peer.measure(what, count));
         }
     }
-    let [ours, peer] = times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[ROUNDS / 2]
-    });
+    let [ours, peer] = times.map(median);
     let ratio = ours / peer;
     let mark = if ratio <= limit { "" } else { " **missed**" };
     let name = theirs.name;
@@ -133,32 +118,6 @@ fn count_commands(home: &Path, swtpm: &Swtpm) {
     let each = (many - few) as f64 / 100.0;
     println!("\nTPM commands: {listing} to initialise and list slots, {each:.2} per signature.");
     println!("(More than 1.00 where the TPM was let go for others meanwhile, every 100 ms.)");
-}
-
-impl Peer {
-    /// Runs one measurement in a process of its own; microseconds per operation.
-    fn measure(&self, what: &str, count: u32) -> f64 {
-        let output = Command::new(env::current_exe().unwrap())
-            .args(["measure", &self.module, what, &count.to_string()])
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let said = String::from_utf8_lossy(&output.stderr);
-        text.trim()
-            .parse()
-            .unwrap_or_else(|_| panic!("{} {what}: {text}{said}", self.name))
-    }
-
-    fn run(&self, program: &str, words: &str) {
-        let output = Command::new(program)
-            .args(words.split(' '))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .output()
-            .unwrap_or_else(|e| panic!("{program}: {e}; run: sh packaging/prerequisites bench"));
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {words}: {said}");
-    }
 }
 
 fn devkey_file(home: &Path) -> Peer {
@@ -217,32 +176,6 @@ fn softhsm(home: &Path) -> Peer {
     peer
 }
 
-fn tpm2_pkcs11(home: &Path, swtpm: &Swtpm) -> Peer {
-    let store = home.join("tpm2-pkcs11").display().to_string();
-    fs::create_dir(&store).unwrap();
-    let peer = Peer {
-        name: "tpm2-pkcs11",
-        module: TPM2_PKCS11.to_owned(),
-        environment: vec![
-            ("TPM2_PKCS11_STORE", store.clone()),
-            ("TPM2_PKCS11_TCTI", swtpm.tcti()),
-            ("TSS2_LOG", "all+none".to_owned()),
-            ("TPM2_PKCS11_LOG_LEVEL", "0".to_owned()),
-        ],
-    };
-    let token = format!("--module {TPM2_PKCS11} --token-label bench");
-    for words in [
-        format!("--module {TPM2_PKCS11} --init-token --slot-index 0 --label bench --so-pin {PIN}"),
-        format!("{token} --init-pin --login --login-type so --so-pin {PIN} --pin {PIN}"),
-        format!("{token} --login --pin {PIN} --keypairgen --key-type EC:prime256v1 --id 01"),
-    ] {
-        peer.run("pkcs11-tool", &words);
-        // It leaves objects behind, and the simulator has room for three.
-        swtpm.tool("tpm2_flushcontext", &["--transient-object"]);
-    }
-    peer
-}
-
 /// Where the release build is: beside this program's own directory.
 fn built() -> PathBuf {
     let own = env::current_exe().unwrap();
@@ -260,12 +193,6 @@ fn measured(module: &str, what: &str, count: u32) -> f64 {
     best.as_secs_f64() * 1e6
 }
 
-fn timed(operation: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    operation();
-    start.elapsed()
-}
-
 fn initialising(module: &str, count: u32) -> Duration {
     // Keeps the module loaded, so that loading is not measured again.
     let _loaded = Pkcs11::new(module).unwrap();
@@ -279,31 +206,4 @@ fn initialising(module: &str, count: u32) -> Duration {
         time
     };
     (0..count).map(round).min().unwrap()
-}
-
-/// The times of `count` signatures with the first private EC key.
-fn signing(module: &str, count: u32) -> cryptoki::error::Result<Vec<Duration>> {
-    let module = Pkcs11::new(module)?;
-    module.initialize(arguments())?;
-    let slot = module.get_slots_with_initialized_token()?[0];
-    let session = module.open_ro_session(slot)?;
-    if module.get_token_info(slot)?.login_required() {
-        session.login(UserType::User, Some(&AuthPin::new(PIN.into())))?;
-    }
-    let template = [
-        Attribute::Class(ObjectClass::PRIVATE_KEY),
-        Attribute::KeyType(KeyType::EC),
-    ];
-    let key = session.find_objects(&template)?[0];
-    let sign = |n: u32| {
-        let digest = [n as u8; 32];
-        let start = Instant::now();
-        session.sign(&Mechanism::Ecdsa, key, &digest)?;
-        Ok(start.elapsed())
-    };
-    (0..count).map(sign).collect()
-}
-
-fn arguments() -> CInitializeArgs {
-    CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)
 }
