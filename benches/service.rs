@@ -241,7 +241,10 @@ fn logins() {
 /// How long a login takes, in seconds.
 fn login(run: Run) -> f64 {
     let run = run.args(Sshd::destination());
-    timed(|| drop(run.ok().says(&[WELCOME]))).as_secs_f64()
+    let welcomed = || {
+        run.ok().says(&[WELCOME]);
+    };
+    timed(welcomed).as_secs_f64()
 }
 
 fn told(run: Run, peer: &Peer) -> Run {
@@ -363,7 +366,10 @@ fn handshakes() {
     let one_by_one = (0..HANDSHAKES).filter(|_| get()).count();
     let at_once = thread::scope(|scope| {
         let all: Vec<_> = (0..HANDSHAKES).map(|_| scope.spawn(get)).collect();
-        all.into_iter().filter(|one| one.join().unwrap()).count()
+        all.into_iter()
+            .map(|one| one.join().unwrap())
+            .filter(|served| *served)
+            .count()
     });
     for (how, served, theirs) in [("one by one", one_by_one, 17), ("at once", at_once, 18)] {
         let failed = (HANDSHAKES - served) as f64;
