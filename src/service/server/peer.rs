@@ -130,17 +130,22 @@ impl Peer {
     /// bears process id 0, which rustix has no value for; so nothing is read there.
     fn at_end(&self, until: Option<Instant>) -> Result<bool> {
         if let Some(process) = &self.process {
-            let mut either = [&self.socket, process].map(|fd| PollFd::new(fd, PollFlags::IN));
+            let mut either = [
+                PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP),
+                PollFd::new(process, PollFlags::IN),
+            ];
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let left = left.and_then(|left| Timespec::try_from(left).ok());
             if retry_on_intr(|| poll(&mut either, left.as_ref())).map_err(failed)? == 0 {
                 return Err(self.late(Errno::AGAIN));
             }
-            if either
-                .last()
-                .is_some_and(|process| !process.revents().is_empty())
-            {
+            let [socket, process] = either.map(|fd| fd.revents());
+            if !process.is_empty() {
                 return Ok(true);
+            }
+            // Readable, and nobody has closed it: there are bytes. They stay until we read them.
+            if socket == PollFlags::IN {
+                return Ok(false);
             }
         }
         let mut byte = [0u8];
