@@ -86,6 +86,13 @@ impl Dir {
         })
     }
 
+    /// [`Dir::stamp`] of a directory that is not opened; `None` where it could not be, or ought not.
+    pub(crate) fn stamp_at(path: &Path, keeper: Keeper) -> Option<Stamp> {
+        let stat = fs::lstat(path).ok()?;
+        check_kept(path, &stat, keeper).ok()?;
+        Some(Stamp::of(&stat))
+    }
+
     /// The state of the directory itself: changes whenever an entry is made, renamed or removed.
     pub(crate) fn stamp(&self) -> Stamp {
         Stamp::of(&self.stat)
