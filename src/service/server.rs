@@ -244,14 +244,13 @@ impl Session<'_> {
         let token = deed.token.and_then(|token| self.granted(token).ok());
         let token = token.map_or(deed.makes.as_deref(), |granted| Some(&granted.name));
         let token = deed::cut(token.unwrap_or_default());
-        match response {
-            Ok(_) => log::info!(target: AUDIT, "token={token:?} {deed} {client} result=ok"),
-            Err(e) => {
-                let reason = e.to_string();
-                let reason = deed::cut(&reason);
-                log::info!(target: AUDIT, "token={token:?} {deed} {client} result={reason:?}");
-            }
-        }
+        let result = match response {
+            Ok(_) => "ok".to_owned(),
+            Err(e) => format!("{:?}", deed::cut(&e.to_string())),
+        };
+        // Put together here: the logger takes each of the pieces through several hands.
+        let line = format!("token={token:?} {deed} {client} result={result}");
+        log::info!(target: AUDIT, "{line}");
     }
 
     /// Opens a token, or gives the number that it has already.

@@ -16,7 +16,7 @@ pub struct Client {
     /// Its user and groups, as they were when it connected and when it first named a token.
     pub ids: Ids,
     /// Its program: the path where we may know it, else the name that the process gives itself, in
-    /// brackets.
+    /// brackets. Escaped as the log has it, which has it on each line.
     pub program: String,
 }
 
@@ -38,10 +38,11 @@ impl Client {
             format!("({})", name.trim_end())
         };
         let path = fs::read_link(about("exe"));
+        let program = path.map_or_else(|_| name(), |path| path.display().to_string());
         Client {
             pid,
             ids: Ids { user, groups },
-            program: path.map_or_else(|_| name(), |path| path.display().to_string()),
+            program: program.escape_debug().to_string(),
         }
     }
 
@@ -53,11 +54,7 @@ impl Client {
 
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (uid, pid, exe) = (
-            self.ids.user,
-            self.pid.as_raw_nonzero(),
-            self.program.escape_debug(),
-        );
+        let (uid, pid, exe) = (self.ids.user, self.pid.as_raw_nonzero(), &self.program);
         write!(f, "uid={uid} pid={pid} exe=\"{exe}\"")
     }
 }
