@@ -297,7 +297,7 @@ impl Counts {
 /// n·(1 − h(k/n)) in bits.
 fn gain(cells: u32, ones: u32) -> f64 {
     let (n, k) = (f64::from(cells), f64::from(ones));
-    let part = |k: f64| if k > 0.0 { k * (k / n).log2() } else { 0.0 };
+    let part = |k: f64| if k > 0.0 { k * libm::log2(k / n) } else { 0.0 };
     n + part(k) + part(n - k)
 }
 

@@ -301,7 +301,7 @@ impl Code {
         let design = self.family.design_rate() as f32;
         let ratio = |at| {
             let rate = rates.get(at).copied().unwrap_or(design).clamp(1e-6, 0.5);
-            let size = ((1.0 - rate) / rate).ln();
+            let size = libm::logf((1.0 - rate) / rate);
             f32::from_bits(size.to_bits() ^ u32::from(seen.get(at)) << 31)
         };
         Zeroizing::new((0..self.len()).map(ratio).collect())
