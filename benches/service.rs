@@ -231,7 +231,7 @@ fn logins() {
     let (cold, warm) = ("ssh -I, TPM key, cold", "ssh -I, TPM key, service warm");
     against(cold, child, "tpm2-pkcs11", peer, 1.0);
     against(
-        &format!("{cold}, with a PIN"),
+        &format!("{cold}, with a PIN, stretched by Argon2id"),
         pins,
         "tpm2-pkcs11",
         peer,
