@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::fuzzy::Helper;
 use crate::identity::ssh::{certificate, key as ssh_key};
-use crate::identity::{tpm, x509};
+use crate::identity::{ca, flow, install, tpm, x509};
 use crate::key::PublicKey;
 use crate::provider::Certified;
 use crate::{config, service, store};
@@ -25,6 +25,7 @@ pub const READERS: &[(&str, Reader)] = &[
     ("ssh", ssh),
     ("x509", x509),
     ("tpm", tpm),
+    ("flow", flow),
 ];
 
 /// What a client asks of the key service, without the length before it.
@@ -116,6 +117,20 @@ pub fn tpm(bytes: &[u8]) -> Result<()> {
         key_public: public.to_vec(),
     };
     let _ = tpm::verify_certify(&certified, public, &expected, name);
+    Ok(())
+}
+
+/// The files that cross between device and CA, a CA's own, and certificates to be installed.
+pub fn flow(bytes: &[u8]) -> Result<()> {
+    let _ = flow::Request::parse(bytes);
+    let _ = flow::Challenge::parse(bytes);
+    let _ = flow::Answer::parse(bytes);
+    let _ = flow::Issued::parse(bytes);
+    let _ = install::certificates(bytes);
+    let _ = ca::read_certificates(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = ca::Config::parse(text, Path::new("fuzz"));
+    }
     Ok(())
 }
 
