@@ -107,18 +107,23 @@ install:
 	@$(MAKE) --no-print-directory install-units PREFIX='$(PREFIX)'
 	@[ -n '$(DESTDIR)' ] || echo 'The key service of the system: docs/service.md says how to switch it on.'
 
-# The units of the key service, with the users and directories that it needs. Nothing is started.
+# The units of the key service, with the users and directories that it needs, and those that renew
+# certificates. Nothing is started.
 install-units:
 	install -d $(DESTDIR)$(units)
 	install -m 644 packaging/systemd/devkeyd.socket $(DESTDIR)$(units)
 	sed 's,/usr/libexec/devkey/devkeyd,$(devkeyd),' packaging/systemd/devkeyd.service \
 		>$(DESTDIR)$(units)/devkeyd.service
-	chmod 644 $(DESTDIR)$(units)/devkeyd.service
+	install -m 644 packaging/systemd/devkey-renew.timer $(DESTDIR)$(units)
+	sed 's,/usr/bin/devkey,$(PREFIX)/bin/devkey,' packaging/systemd/devkey-renew.service \
+		>$(DESTDIR)$(units)/devkey-renew.service
+	chmod 644 $(addprefix $(DESTDIR)$(units)/,devkeyd.service devkey-renew.service)
 	install -D -m 644 packaging/systemd/sysusers.conf $(DESTDIR)$(users)
 	install -D -m 644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(files)
 
 # Users, groups and the store stay: who has a number keeps it, and there may be keys.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/devkey $(DESTDIR)$(devkeyd) $(DESTDIR)$(module)
-	rm -f $(addprefix $(DESTDIR)$(units)/,devkeyd.service devkeyd.socket) $(DESTDIR)$(users) $(DESTDIR)$(files)
+	rm -f $(addprefix $(DESTDIR)$(units)/,devkeyd.service devkeyd.socket devkey-renew.service devkey-renew.timer)
+	rm -f $(DESTDIR)$(users) $(DESTDIR)$(files)
 	rmdir $(DESTDIR)$(dir $(devkeyd))
