@@ -274,13 +274,25 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Which secrets are in the memory that a process can write.
+/// Which secrets are in the memory that a process can write. One that becomes another program between
+/// the look at its maps and that at its memory is looked at again.
 fn search(pid: u32, secrets: &Secrets) -> Found {
+    let start = Instant::now();
+    loop {
+        match search_once(pid, secrets) {
+            Some(found) => return found,
+            None => assert!(start.elapsed() < PATIENCE, "nothing of {pid} was read"),
+        }
+    }
+}
+
+/// `None` where there was something, and nothing of it could be read.
+fn search_once(pid: u32, secrets: &Secrets) -> Option<Found> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
     let memory = File::open(format!("/proc/{pid}/mem"));
     // One that strace has started for a moment.
     let (Ok(maps), Ok(memory)) = (maps, memory) else {
-        return Found::new();
+        return Some(Found::new());
     };
     let (mut found, mut searched) = (Found::new(), 0);
     for line in maps.lines() {
@@ -290,13 +302,11 @@ fn search(pid: u32, secrets: &Secrets) -> Found {
         searched += bytes.len();
         for (name, secret) in secrets {
             if contains(&bytes, secret) {
-                found.insert(name);
+                found.insert(*name);
             }
         }
     }
-    // Not where it is just being started.
-    assert!(searched > 0 || maps.is_empty(), "nothing of {pid} was read");
-    found
+    (searched > 0 || maps.is_empty()).then_some(found)
 }
 
 /// What is mapped there, if it can be written and read (proc(5), `/proc/pid/maps`).
