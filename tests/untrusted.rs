@@ -33,7 +33,7 @@ fn whatever_is_read_is_read_to_the_end() {
     }
 }
 
-/// No seed is dead: what is right in it is read.
+/// What has no fuzz target is not tried for hours.
 #[test]
 fn every_kind_has_its_target() {
     let targets = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/targets");

@@ -158,7 +158,8 @@ fn who_is_slow_keeps_nobody_waiting() {
             "signatures beside 80 slow clients: median {:?}, worst {:?}",
             times[100], times[199]
         );
-        assert!(times[100] < Duration::from_millis(30) && times[199] < Duration::from_secs(2));
+        // One that waited for a slow one would wait for its deadline.
+        assert!(times[199] < ARRIVAL / 2);
         // It has a token, and may think.
         sleep(ARRIVAL + Duration::from_secs(2));
         ask(&mut stream, &wire::sign(&id)).unwrap();

@@ -62,8 +62,12 @@ fn many_clients_are_served_alike() {
         "{} signatures in {TIME:?}: {least} to {most} a client",
         counts.iter().sum::<u32>()
     );
-    assert!(*most <= 2 * *least, "{counts:?}");
-    thread::sleep(Duration::from_millis(500));
+    // How evenly is for benches/service.rs to say: here, nobody is forgotten.
+    assert!(*most <= 10 * *least, "{counts:?}");
+    let begun = Instant::now();
+    while machine.size()[..2] != before[..2] && begun.elapsed() < TIME {
+        thread::sleep(Duration::from_millis(50));
+    }
     let after = machine.size();
     println!("descriptors, threads, KiB: {before:?}, then {after:?}");
     assert_eq!(after[..2], before[..2]);
