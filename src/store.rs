@@ -4,21 +4,19 @@
 //! The store knows no provider: to it a key's private half is an opaque block of text.
 
 mod certificate;
+mod id;
 mod pin;
 pub mod record;
 mod ssh;
 mod writer;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-
 pub use certificate::Certificate;
+pub use id::ObjectId;
 pub use pin::{PinRecord, Role, Stretch};
 pub use record::{KeyRecord, TokenRecord};
 pub use ssh::{SSH_ENDING, SshFiles};
@@ -35,93 +33,6 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A change younger than this may share its time stamp with one that comes after it.
 const SETTLED: Duration = Duration::from_millis(50);
-
-/// Names an object within its token: a key by the stem of its file, a certificate by the whole name
-/// of its file and, where the file holds several, its place in it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ObjectId(String);
-
-impl ObjectId {
-    /// A fresh id for a key: 16 hexadecimal digits.
-    pub fn random() -> Result<Self> {
-        let mut random = [0; 8];
-        aws_lc_rs::rand::fill(&mut random)?;
-        Ok(ObjectId(base16ct::lower::encode_string(&random)))
-    }
-
-    /// A fresh id for a certificate.
-    pub fn random_certificate() -> Result<Self> {
-        Ok(ObjectId(format!("{}.crt", ObjectId::random()?)))
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it names a certificate: no key's id has a dot.
-    pub fn is_certificate(&self) -> bool {
-        self.0.contains('.')
-    }
-
-    /// Whether both name certificates of one file.
-    pub fn same_file(&self, other: &ObjectId) -> bool {
-        self.file() == other.file()
-    }
-
-    /// The name of its file.
-    fn file(&self) -> Cow<'_, str> {
-        match (self.is_certificate(), self.0.split_once('#')) {
-            (false, _) => Cow::Owned(format!("{}.key", self.0)),
-            (true, Some((file, _))) => Cow::Borrowed(file),
-            (true, None) => Cow::Borrowed(&self.0),
-        }
-    }
-
-    /// The id of the key whose file has this stem.
-    fn key(stem: &str) -> Result<Self> {
-        match stem.contains(['.', '#']) {
-            false => ObjectId::try_from(stem.to_owned()),
-            true => Err(Error::input(format!("{stem:?} cannot name a key"))),
-        }
-    }
-
-    /// The id of a certificate by its place in a file.
-    fn certificate(file: &str, index: usize) -> Option<Self> {
-        let id = ObjectId::try_from(file.to_owned()).ok()?;
-        match (file.contains('#'), index) {
-            (true, _) => None,
-            (false, 0) => Some(id),
-            (false, n) => Some(ObjectId(format!("{file}#{n}"))),
-        }
-    }
-}
-
-impl TryFrom<String> for ObjectId {
-    type Error = Error;
-
-    /// Accepts what can be a file's stem and nothing that could leave the directory.
-    fn try_from(id: String) -> Result<Self> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.#@+ ".contains(c);
-        if id.is_empty() || id.len() > 128 || id.starts_with('.') || !id.chars().all(allowed) {
-            return Err(Error::input(format!("{id:?} cannot name an object")));
-        }
-        Ok(ObjectId(id))
-    }
-}
-
-impl From<ObjectId> for String {
-    fn from(id: ObjectId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for ObjectId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
 
 /// All public objects of a token at one moment.
 #[derive(Debug, Default)]
@@ -439,10 +350,10 @@ pub(crate) fn untrusted(text: &str, path: &Path) -> Result<()> {
         let encoded = token.encode()?;
         again(TokenRecord::parse(&encoded, path).is_ok_and(|again| again == token))?;
     }
-    let id = || ObjectId("k".to_owned());
-    if let Ok(key) = KeyRecord::parse(text, id(), path) {
+    let id = ObjectId::key("k")?;
+    if let Ok(key) = KeyRecord::parse(text, id.clone(), path) {
         let encoded = key.encode(None)?;
-        let read = KeyRecord::parse(&encoded, id(), path);
+        let read = KeyRecord::parse(&encoded, id, path);
         again(read.is_ok_and(|again| again.public == key.public && again.label == key.label))?;
     }
     for role in [Role::User, Role::So] {
