@@ -139,19 +139,7 @@ impl fmt::Display for AltName {
     }
 }
 
-impl TryFrom<String> for AltName {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<AltName> for String {
-    fn from(name: AltName) -> Self {
-        name.to_string()
-    }
-}
+as_text!(AltName);
 
 /// RFC 1034 §3.5, with digits first (RFC 1123 §2.1) and a wildcard as RFC 9525 §6.3.
 fn is_dns(name: &str) -> bool {

@@ -114,19 +114,7 @@ impl fmt::Display for Subject {
     }
 }
 
-impl TryFrom<String> for Subject {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Subject> for String {
-    fn from(subject: Subject) -> Self {
-        subject.to_string()
-    }
-}
+as_text!(Subject);
 
 /// Whether two names are the same: as bytes, or as text without regard to case, runs of blanks and
 /// kind of string (RFC 5280 §7.1), as makers' chains want it.

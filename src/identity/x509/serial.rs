@@ -86,16 +86,4 @@ impl FromStr for Serial {
     }
 }
 
-impl TryFrom<String> for Serial {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Serial> for String {
-    fn from(serial: Serial) -> Self {
-        serial.to_string()
-    }
-}
+as_text!(Serial);

@@ -78,16 +78,4 @@ impl fmt::Display for ExtendedUsage {
     }
 }
 
-impl TryFrom<String> for ExtendedUsage {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<ExtendedUsage> for String {
-    fn from(usage: ExtendedUsage) -> Self {
-        usage.to_string()
-    }
-}
+as_text!(ExtendedUsage);
