@@ -137,6 +137,29 @@ impl Machine {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Stops the service: all of its threads, which takes a moment after the signal.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        let runs = |task: PathBuf| {
+            // The state follows the name, which is in parentheses (proc(5)).
+            let stat = fs::read_to_string(task.join("stat")).unwrap();
+            !stat.rsplit_once(')').unwrap().1.starts_with(" T")
+        };
+        let any = || {
+            let mut tasks = fs::read_dir(&tasks).unwrap();
+            tasks.any(|task| runs(task.unwrap().path()))
+        };
+        let start = Instant::now();
+        while any() {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "it does not stop"
+            );
+            sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Ends the service by a signal.
     pub(crate) fn end(&mut self, signal: Signal) {
         self.signal(signal);

@@ -146,7 +146,7 @@ fn a_service_that_is_stopped_is_given_up_in_time() {
     let patience = Duration::from_secs(2);
     let (known, fresh) = [(); 2].map(|()| remote(&machine, "web", patience)).into();
     sign(&known).unwrap();
-    machine.signal(Signal::STOP);
+    machine.stop();
     for token in [&known, &fresh, &known] {
         let begun = Instant::now();
         let refused = sign(token);
