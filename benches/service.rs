@@ -53,24 +53,36 @@ fn main() {
         [measure, module, what, count] if measure == "measure" => {
             println!("{}", measured(module, what, count.parse().unwrap()));
         }
-        _ => compare(),
+        // Cargo says `--bench` itself.
+        names => compare(|name| {
+            names.iter().all(|one| one == "--bench") || names.contains(&name.to_owned())
+        }),
     }
 }
 
-fn compare() {
+/// All figures, or those groups that are named: `cargo bench --bench service -- file`.
+fn compare(wanted: impl Fn(&str) -> bool) {
     assert!(
         rustix::process::geteuid().is_root(),
         "devkeyd runs as a user of its own here: run this as root, or with sudo"
     );
     println!("| figure | devkey | peer | ratio | limit |");
     println!("|---|---|---|---|---|");
-    signatures_of_files();
-    signatures_of_tpms();
-    logins();
-    for (name, backend) in [("file", Backend::File), ("TPM", Backend::Tpm)] {
-        many_clients(name, backend);
+    let groups: [(&str, &dyn Fn()); 5] = [
+        ("file", &signatures_of_files),
+        ("tpm", &signatures_of_tpms),
+        ("logins", &logins),
+        ("clients", &|| {
+            many_clients("file", Backend::File);
+            many_clients("TPM", Backend::Tpm);
+        }),
+        ("handshakes", &handshakes),
+    ];
+    for (name, measure) in groups {
+        if wanted(name) {
+            measure();
+        }
     }
-    handshakes();
 }
 
 /// One line of the table; the limit is one of `ratio`.

@@ -15,6 +15,11 @@ use crate::error::Error;
 /// Shortest wait that a socket is told; zero would mean for ever.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
 
+/// For how long after an answer the service is taken to be there still, so that C_SignInit, C_Sign, C_SignInit, …
+/// asks the kernel about the socket once for each signature and not twice. Should it end in that time, C_Sign
+/// says so in place of C_SignInit, as it does whenever the service ends between the two.
+const FRESH: Duration = Duration::from_millis(5);
+
 /// Why there is no response. The channel is of no more use.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -41,6 +46,8 @@ pub(super) struct Channel {
     wire: Wire,
     request: Frame,
     response: Frame,
+    /// When the last answer came.
+    answered: Option<Instant>,
 }
 
 struct Wire {
@@ -66,6 +73,7 @@ impl Channel {
             },
             request: Frame::new(MAX_REQUEST),
             response: Frame::new(MAX_RESPONSE),
+            answered: None,
         })
     }
 
@@ -83,9 +91,10 @@ impl Channel {
         self.wire.socket.is_there()
     }
 
-    /// Whether it is there and the other end has it open.
+    /// Whether it is there and the other end has it open, or was so a moment ago.
     pub(super) fn is_open(&self) -> bool {
-        self.is_there() && {
+        let fresh = self.answered.is_some_and(|then| then.elapsed() < FRESH);
+        fresh || self.is_there() && {
             let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
             matches!(
                 recv(&self.wire.socket, &mut [0u8], flags),
@@ -115,6 +124,7 @@ impl Channel {
         let received = self.wire.receive(&mut self.response, until);
         let response = received.and_then(|()| Ok(self.response.decode()?));
         self.response.clear();
+        self.answered = response.is_ok().then(Instant::now);
         response
     }
 }
