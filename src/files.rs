@@ -98,6 +98,11 @@ impl Dir {
         Stamp::of(&self.stat)
     }
 
+    /// [`Dir::stamp`] as it is by now; `None` where the descriptor is good for nothing.
+    pub(crate) fn stamp_now(&self) -> Option<Stamp> {
+        fs::fstat(&self.fd).ok().map(|stat| Stamp::of(&stat))
+    }
+
     /// Path of an entry, for messages.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -8,6 +8,7 @@ mod id;
 mod pin;
 pub mod record;
 mod ssh;
+mod watch;
 mod writer;
 
 use std::collections::HashMap;
@@ -65,6 +66,7 @@ pub struct Store {
     keeper: Keeper,
     token: TokenRecord,
     cache: Mutex<Cache>,
+    watch: watch::Watch,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +99,7 @@ impl Store {
             dir: dir.to_owned(),
             keeper,
             cache: Mutex::default(),
+            watch: watch::Watch::default(),
         })
     }
 

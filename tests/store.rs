@@ -12,6 +12,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use devkey::error::Error;
 use devkey::key::{KeyKind, PublicKey, Usage};
@@ -104,6 +106,38 @@ fn a_directory_that_a_group_may_read_gets_files_that_it_may_read() {
     let key = key("a");
     store.writer().unwrap().put_key(&key, None, false).unwrap();
     assert_eq!(mode(&dir.join(format!("{}.key", key.id))), 0o640);
+}
+
+/// Fails with the comparison of stamps taken out of `Watched::is_still`, and the end with that of times.
+#[test]
+fn a_key_is_asked_for_as_it_is_now() {
+    let home = TempDir::new().unwrap();
+    let tokens = home.path().join("tokens");
+    let make = || {
+        fs::create_dir(&tokens).unwrap();
+        Store::create(&tokens.join("token"), |_| Ok(record())).unwrap()
+    };
+    let put = |store: &Store, label: &str| {
+        let key = key(label);
+        store.writer().unwrap().put_key(&key, None, false).unwrap();
+        // From now on the directory is held.
+        sleep(Duration::from_millis(100));
+        assert!(store.key_now(&key.id).unwrap().is_some());
+        key.id
+    };
+    let store = make();
+    let there = |id: &ObjectId| store.key_now(id).unwrap().is_some();
+    let [first, second] = ["a", "b"].map(|label| put(&store, label));
+    assert!(there(&first) && there(&second));
+    store.writer().unwrap().remove(&first).unwrap();
+    assert!(!there(&first) && there(&second));
+    // Another directory in its place: nothing changes in the one that is held.
+    sleep(Duration::from_millis(100));
+    assert!(there(&second));
+    fs::rename(&tokens, home.path().join("before")).unwrap();
+    let third = put(&make(), "c");
+    sleep(Duration::from_millis(200));
+    assert!(there(&third) && !there(&second));
 }
 
 /// Fails with the `0o022` test of `check_owner_and_mode` removed.
@@ -199,7 +233,7 @@ fn changes_by_another_are_seen_at_the_next_look() {
             .unwrap();
         assert_eq!(mine.list().unwrap().keys.len(), count);
     }
-    std::thread::sleep(std::time::Duration::from_millis(120));
+    sleep(Duration::from_millis(120));
     assert_eq!(mine.list().unwrap().keys.len(), 50);
     let gone = mine.list().unwrap().keys[0].id.clone();
     other.writer().unwrap().remove(&gone).unwrap();
@@ -214,7 +248,7 @@ fn a_certificate_that_is_edited_in_place_is_seen() {
     fs::write(&path, certificate("one")).unwrap();
     set_mode(&path, 0o600);
     assert_eq!(store.list().unwrap().certificates.len(), 1);
-    std::thread::sleep(std::time::Duration::from_millis(120));
+    sleep(Duration::from_millis(120));
     let first = store.list().unwrap().certificates[0].der.clone();
     fs::write(&path, certificate("two") + &certificate("three")).unwrap();
     let listing = store.list().unwrap();
@@ -316,7 +350,7 @@ fn what_a_killed_init_left_is_cleared_when_it_is_old() {
     for draft in [&old, &young] {
         fs::create_dir(draft).unwrap();
     }
-    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    let past = std::time::SystemTime::now() - Duration::from_secs(7200);
     fs::File::open(&old).unwrap().set_modified(past).unwrap();
     Store::create(&home.path().join("token"), |_| Ok(record())).unwrap();
     assert!(!old.exists() && young.exists());

@@ -212,7 +212,7 @@ impl Session<'_> {
     /// The key that a deed is about, as the store has it now: the client has only said which one.
     fn look_up(&self, deed: &mut Deed) -> Option<Arc<KeyRecord>> {
         let (token, id) = (self.granted(deed.token?).ok()?, deed.object.as_ref()?);
-        let key = token.token.store().list().ok()?.key(id).cloned()?;
+        let key = token.token.store().key_now(id).ok()??;
         deed.label = Some(key.label.clone());
         Some(key)
     }

@@ -269,14 +269,24 @@ impl Machine {
             .args(["--output-file", "/dev/null"])
     }
 
-    /// Numbers of the service's descriptors and threads, and its memory in KiB.
+    /// Numbers of the service's descriptors and threads, and its memory in KiB. The directory of a token
+    /// that is in use may be open or not, once.
     pub(crate) fn size(&self) -> [usize; 3] {
         let of =
             |name: &str| PathBuf::from(format!("/proc/{}/{name}", self.pid().as_raw_nonzero()));
-        let entries = |name| fs::read_dir(of(name)).unwrap().count();
+        let entries = |name| fs::read_dir(of(name)).unwrap();
+        let links = entries("fd").filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        let is_store = |link: &PathBuf| link.to_string_lossy().contains("lib/devkey/");
+        let (stores, other): (Vec<_>, Vec<_>) = links.partition(is_store);
+        let tokens = fs::read_dir(self.path("lib/devkey")).unwrap().count();
+        assert!(stores.len() <= tokens, "{stores:?}");
         let status = fs::read_to_string(of("status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let memory = line.unwrap().split_whitespace().next().unwrap();
-        [entries("fd"), entries("task"), memory.parse().unwrap()]
+        [
+            other.len(),
+            entries("task").count(),
+            memory.parse().unwrap(),
+        ]
     }
 }
