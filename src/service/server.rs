@@ -128,6 +128,7 @@ pub fn serve(socket: OwnedFd, tokens: &dyn Tokens) -> Result<()> {
         client: None,
         opened: Vec::new(),
         tokens,
+        said: None,
     };
     let mut goes_on = true;
     while goes_on {
@@ -165,6 +166,8 @@ struct Session<'a> {
     /// The tokens that were opened; a token's number is its index.
     opened: Vec<(Asked, Granted)>,
     tokens: &'a dyn Tokens,
+    /// The last deed that was done, and its line.
+    said: Option<(Deed, String)>,
 }
 
 impl Session<'_> {
@@ -205,7 +208,7 @@ impl Session<'_> {
             Ok(()) => self.execute(request, key),
             Err(e) => Err(e),
         };
-        self.log(&deed, &response);
+        self.log(deed, &response);
         response
     }
 
@@ -237,20 +240,26 @@ impl Session<'_> {
     }
 
     /// One line for each deed of a client that is told apart. Never what was signed or tried.
-    fn log(&self, deed: &Deed, response: &Response) {
+    fn log(&mut self, deed: Deed, response: &Response) {
         let Some(client) = &self.client else {
             return;
         };
-        let token = deed.token.and_then(|token| self.granted(token).ok());
-        let token = token.map_or(deed.makes.as_deref(), |granted| Some(&granted.name));
-        let token = deed::cut(token.unwrap_or_default());
-        let result = match response {
-            Ok(_) => "ok".to_owned(),
-            Err(e) => format!("{:?}", deed::cut(&e.to_string())),
+        let line = match (response, self.said.take()) {
+            // Who signs again and again with one key leaves the same line each time.
+            (Ok(_), Some((same, line))) if same == deed => line,
+            _ => {
+                let token = deed.token.and_then(|token| self.granted(token).ok());
+                let token = token.map_or(deed.makes.as_deref(), |granted| Some(&granted.name));
+                let token = deed::cut(token.unwrap_or_default());
+                let result = match response {
+                    Ok(_) => "ok".to_owned(),
+                    Err(e) => format!("{:?}", deed::cut(&e.to_string())),
+                };
+                format!("token={token:?} {deed} {client} result={result}")
+            }
         };
-        // Put together here: the logger takes each of the pieces through several hands.
-        let line = format!("token={token:?} {deed} {client} result={result}");
         log::info!(target: AUDIT, "{line}");
+        self.said = response.is_ok().then_some((deed, line));
     }
 
     /// Opens a token, or gives the number that it has already.

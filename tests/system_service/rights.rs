@@ -159,6 +159,30 @@ fn each_deed_leaves_one_line() {
     assert!(line.contains("do=generate key=\"fresh\""), "{line}");
 }
 
+/// The line of a deed is kept for the next one alike, and for no other.
+///
+/// Seen to fail with `if same == deed` taken out of `Session::log`.
+#[test]
+fn each_of_many_deeds_leaves_its_own_line() {
+    let machine = Machine::new(RULES);
+    machine.devkey(ROOT).words("key new --token web l").ok();
+    let before = machine.log().len();
+    let [one, other] = ["k", "l"].map(|label| machine.id("web", label));
+    wire::as_user(WWW_DATA.0, || {
+        let mut stream = wire::greet(&machine.socket());
+        wire::ask(&mut stream, &wire::find("web")).unwrap();
+        for id in [&one, &one, &other, &one] {
+            wire::ask(&mut stream, &wire::sign(id)).unwrap();
+        }
+    });
+    let lines = machine.deeds(before);
+    let ids: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.split('"').nth(5))
+        .collect();
+    assert_eq!(ids, [&one, &one, &other, &one], "{lines:?}");
+}
+
 /// Nothing that a client chooses makes another line, or one without end.
 ///
 /// Seen to fail with `{label}` for `{:?}` in deed.rs, and with `cut` giving the whole.

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::store::{ObjectId, Role};
 
 /// A request that takes a right or leaves a line.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Deed {
     /// What is done.
     pub(super) what: &'static str,
