@@ -145,6 +145,8 @@ pub fn serve(socket: OwnedFd, tokens: &dyn Tokens) -> Result<()> {
         if response.encode(&answer).is_err() {
             response.encode(&unspeakable())?;
         }
+        // Before anybody can know that it was done: a PIN may be in it.
+        peer.wipe();
         peer.send(response.message())?;
         response.clear();
     }

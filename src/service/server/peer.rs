@@ -62,7 +62,6 @@ impl Peer {
     /// [`Error::BadInput`] for what is no message, [`Error::NotPermitted`] for one of another
     /// process, [`Error::Timeout`] for one that takes too long. The connection is to be closed.
     pub(super) fn receive(&mut self, idle: Option<Duration>) -> Result<bool> {
-        self.request.clear();
         let first = self.sender.is_none();
         let idle = idle.map(|idle| Instant::now() + idle);
         let mut until = None;
@@ -91,6 +90,11 @@ impl Peer {
     /// The request that was received last.
     pub(super) fn request(&self) -> &Frame {
         &self.request
+    }
+
+    /// Wipes the request that was received last, which comes before the next.
+    pub(super) fn wipe(&mut self) {
+        self.request.clear();
     }
 
     /// Who asks, where the service listens. Asked after the second message, the one after the
