@@ -34,6 +34,7 @@ use common::sshd::{Sshd, WELCOME};
 use common::tls::{Ca, Engine};
 use common::{Backend, Device, Output, Run, System, module};
 use peer::{Peer, TPM2_PKCS11, median, opened, sign, signing, timed, tpm2_pkcs11};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tpm::Swtpm;
 
 const ROUNDS: usize = 9;
@@ -110,7 +111,21 @@ fn peer_of(device: &Device) -> Peer {
     }
 }
 
+/// On one core alone, where each run gives the same; and wherever the kernel puts client and service, where
+/// what it takes to wake a core decides.
 fn signatures_of_files() {
+    let all = sched_getaffinity(None).unwrap();
+    let one = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
+    let mut alone = CpuSet::new();
+    alone.set(one);
+    for (cores, where_) in [(&alone, "on one core"), (&all, "on any core")] {
+        // Whoever is started from now on inherits it.
+        sched_setaffinity(None, cores).unwrap();
+        signatures_of_files_on(where_);
+    }
+}
+
+fn signatures_of_files_on(cores: &str) {
     let (system, own) = (
         System::new(Backend::File, false, ""),
         Device::new(Backend::File),
@@ -130,7 +145,7 @@ fn signatures_of_files() {
     );
     let most = theirs + 1.5 * trip;
     row(
-        "file key: C_Sign through the service",
+        &format!("file key, {cores}: C_Sign through the service"),
         &format!("{ours:.1} µs"),
         &format!("in-process {theirs:.1} µs + 1.5 round trips of {trip:.1} µs: {most:.1} µs"),
         ours / most,
