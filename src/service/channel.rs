@@ -93,14 +93,14 @@ impl Channel {
 
     /// Whether it is there and the other end has it open, or was so a moment ago.
     pub(super) fn is_open(&self) -> bool {
-        let fresh = self.answered.is_some_and(|then| then.elapsed() < FRESH);
-        fresh || self.is_there() && {
-            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-            matches!(
-                recv(&self.wire.socket, &mut [0u8], flags),
-                Err(Errno::AGAIN)
-            )
-        }
+        let fresh = |answered: Instant| answered.elapsed() < FRESH;
+        self.answered.is_some_and(fresh) || self.is_there() && self.has_other_end()
+    }
+
+    fn has_other_end(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = recv(&self.wire.socket, &mut [0u8], flags);
+        matches!(peeked, Err(Errno::AGAIN))
     }
 
     /// Asks and waits for the response, `patience` at most.
