@@ -15,6 +15,11 @@ module  = $(LIBDIR)/pkcs11/devkey-pkcs11.so
 units   = $(PREFIX)/lib/systemd/system
 users   = $(PREFIX)/lib/sysusers.d/devkey.conf
 files   = $(PREFIX)/lib/tmpfiles.d/devkey.conf
+manual  = $(PREFIX)/share/man
+# zsh looks for those of Debian's packages in another place than for an administrator's.
+bash_completions = $(PREFIX)/share/bash-completion/completions
+zsh_completions  = $(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
+fish_completions = $(PREFIX)/share/fish/vendor_completions.d
 
 # A rustup that the login shell has not put into PATH, as under sudo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -25,11 +30,12 @@ needs = sh packaging/prerequisites $(PACKAGES)
 # features, and libtss2 must not enter the programs that load the module.
 cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked $(1) -p devkey-pkcs11
 
-.PHONY: help build release demo test test-vm fuzz bench puf-data lint install install-units uninstall
+.PHONY: help build release man demo test test-vm fuzz bench puf-data lint install install-units install-man uninstall
 .NOTPARALLEL:
 
 help:
 	@echo 'make build    the command, the service and the module, in target/debug'
+	@echo 'make man      the manual and the completions of shells, in target/man'
 	@echo 'make demo     ssh, TLS and nginx with keys of a file, a TPM and a PUF, in a temporary directory'
 	@echo 'make test     everything, with the real clients and a software TPM'
 	@echo 'make test-vm  what needs a kernel and a TPM of its own, in virtual machines; downloads three kernels'
@@ -49,6 +55,13 @@ release: export DEVKEY_MODULE_PATH = $(module)
 release:
 	@$(needs) build
 	@$(call cargo_build,--release)
+
+# From the release that is there, or another build: COMMAND=target/debug/devkey.
+COMMAND ?= target/release/devkey
+man:
+	@$(needs) man
+	@[ -e $(COMMAND) ] || $(MAKE) --no-print-directory release
+	@packaging/manual $(COMMAND) target/man
 
 demo:
 	@$(needs) demo
@@ -99,12 +112,12 @@ lint:
 
 # Under sudo the build is left to the user who called: root's files in target/ would bar the next one.
 install:
-	@$(if $(SUDO_USER),sudo --set-home --user $(SUDO_USER)) $(MAKE) --no-print-directory release \
+	@$(if $(SUDO_USER),sudo --set-home --user $(SUDO_USER)) $(MAKE) --no-print-directory release man \
 		PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' CARGO='$(CARGO)' PACKAGES='$(PACKAGES)'
 	install -D -m 755 target/release/devkey $(DESTDIR)$(PREFIX)/bin/devkey
 	install -D -m 755 target/release/devkeyd $(DESTDIR)$(devkeyd)
 	install -D -m 644 target/release/libdevkey_pkcs11.so $(DESTDIR)$(module)
-	@$(MAKE) --no-print-directory install-units PREFIX='$(PREFIX)'
+	@$(MAKE) --no-print-directory install-units install-man PREFIX='$(PREFIX)'
 	@[ -n '$(DESTDIR)' ] || echo 'The key service of the system: docs/service.md says how to switch it on.'
 
 # The units of the key service, with the users and directories that it needs, and those that renew
@@ -121,9 +134,20 @@ install-units:
 	install -D -m 644 packaging/systemd/sysusers.conf $(DESTDIR)$(users)
 	install -D -m 644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(files)
 
+install-man:
+	for page in $(wildcard target/man/man*/*); do \
+	  to=$(DESTDIR)$(manual)/$${page#target/man/} && install -D -m 644 /dev/null $$to && \
+	  sed 's,/usr/libexec/devkey/devkeyd,$(devkeyd),' $$page >$$to || exit 1; \
+	done
+	install -D -m 644 target/man/completions/devkey $(DESTDIR)$(bash_completions)/devkey
+	install -D -m 644 target/man/completions/_devkey $(DESTDIR)$(zsh_completions)/_devkey
+	install -D -m 644 target/man/completions/devkey.fish $(DESTDIR)$(fish_completions)/devkey.fish
+
 # Users, groups and the store stay: who has a number keeps it, and there may be keys.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/devkey $(DESTDIR)$(devkeyd) $(DESTDIR)$(module)
 	rm -f $(addprefix $(DESTDIR)$(units)/,devkeyd.service devkeyd.socket devkey-renew.service devkey-renew.timer)
 	rm -f $(DESTDIR)$(users) $(DESTDIR)$(files)
+	rm -f $(addprefix $(DESTDIR)$(manual)/,man1/devkey.1 man1/devkey-*.1 man5/devkey.toml.5 man7/devkey-pkcs11.7 man8/devkeyd.8)
+	rm -f $(DESTDIR)$(bash_completions)/devkey $(DESTDIR)$(zsh_completions)/_devkey $(DESTDIR)$(fish_completions)/devkey.fish
 	rmdir $(DESTDIR)$(dir $(devkeyd))

@@ -15,7 +15,7 @@ use crate::tokens::Tokens;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   devkey config check
-Next: correct what it names; settings are described in docs/devkey.toml.md.")]
+Next: correct what it names; settings are described in devkey.toml(5).")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,

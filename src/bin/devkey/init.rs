@@ -29,10 +29,10 @@ pub(crate) const PUF: &str = "puf";
 /// whenever they are used, and keeps nothing secret on the disk.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "Examples:
-  devkey init                     a file token called \"default\"
-  devkey init --tpm board         a token called \"board\" in the machine's TPM
-  devkey init --puf /dev/puf0     one whose keys come from a chip's noise
-  devkey init --pin work          one whose keys want a PIN, asked for on the terminal
+  devkey init                     # a file token called \"default\"
+  devkey init --tpm board         # a token called \"board\" in the machine's TPM
+  devkey init --puf /dev/puf0     # one whose keys come from a chip's noise
+  devkey init --pin work          # one whose keys want a PIN, asked for on the terminal
 Next: make a key on it with `devkey key new LABEL`.")]
 pub(crate) struct Args {
     /// What keeps the keys

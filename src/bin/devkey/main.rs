@@ -7,10 +7,12 @@ mod agent;
 mod answer;
 mod ca;
 mod cert;
+mod completion;
 mod config;
 mod failure;
 mod init;
 mod key;
+mod manual;
 mod output;
 mod pin;
 mod puf;
@@ -25,12 +27,11 @@ mod uri;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::{Parser, Subcommand};
 use devkey::backends;
 use devkey::provider::BackEnd;
 
-use crate::output::{Answer, Outcome};
+use crate::output::Outcome;
 
 /// Every back end, all in this process: the command needs the key service only where one is named.
 const BACK_ENDS: &[BackEnd] = &[
@@ -42,21 +43,25 @@ const BACK_ENDS: &[BackEnd] = &[
     backends::tpm::BACK_END,
 ];
 
-/// A private key per device that nobody can read, copy or move.
+/// A private key per device that nobody can read, copy or move
+///
+/// Keys live on tokens. What keeps a token's keys is its back end: a TPM 2.0, a PUF, a key of the
+/// Linux kernel, or a file. Programs reach them through the PKCS#11 module, devkey-pkcs11(7), and on a
+/// machine with several users through the key service, devkeyd(8).
 #[derive(Debug, Parser)]
 #[command(
     name = "devkey",
     version,
     max_term_width = 100,
     after_help = "Start here:
-  devkey init                   make a token in your home directory
-  devkey init --tpm             make one whose keys live in the machine's TPM
-  devkey init --pin             make one whose keys are used by a PIN alone
-  devkey key new laptop         make a key on it and print its OpenSSH line
+  devkey init                   # make a token in your home directory
+  devkey init --tpm             # make one whose keys live in the machine's TPM
+  devkey init --pin             # make one whose keys are used by a PIN alone
+  devkey key new laptop         # make a key on it and print its OpenSSH line
 
 Exit code: 0, 1 where something failed, 2 for a wrong command line; 3 where
 `devkey cert list --expires-within` has something to list.
-DEVKEY_LOG=debug says more on standard error. Settings: docs/devkey.toml.md, `devkey config`."
+DEVKEY_LOG=debug says more on standard error. Settings: devkey.toml(5), `devkey config`."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -67,34 +72,61 @@ struct Cli {
 enum Command {
     Init(init::Args),
     /// Make, list, show and delete keys
+    ///
+    /// A key is made on its token and never leaves it; what is shown is its public half. A key is
+    /// named by its label or its ID.
     #[command(subcommand, after_help = "Next: `devkey key new --help`.")]
     Key(key::Command),
     Request(request::Args),
     Answer(answer::Args),
     /// Be a CA: challenge devices, issue certificates, revoke them
+    ///
+    /// For a lab, a factory line, a fleet of hundreds. A device asks (`devkey request`), the CA
+    /// challenges it, the device answers (`devkey answer`), the CA issues. Each step reads a file and
+    /// writes one. The CA's books are files in a directory, which --dir or the variable DEVKEY_CA names.
     #[command(subcommand, after_help = "Next: `devkey ca init --help`.")]
     Ca(ca::Command),
     /// Install, list, show and delete the certificates of keys
+    ///
+    /// A certificate is on the token of its key: an X.509 certificate with its chain, where PKCS#11
+    /// programs find it, and OpenSSH's as files beside it.
     #[command(subcommand, after_help = "Next: `devkey cert list`.")]
     Cert(cert::Command),
     Renew(renew::Args),
     /// Set, change and unlock PINs, and see how many tries are left
+    ///
+    /// The user's PIN uses keys; the SO, the security officer, gives the user another one where that is
+    /// locked or forgotten. Whether a token has PINs is settled when it is made: `devkey init --pin`.
     #[command(subcommand, after_help = "Next: `devkey pin status`.")]
     Pin(pin::Command),
     /// List and show tokens
+    ///
+    /// A token is a directory with keys and what they need, called as the directory is. `devkey init`
+    /// makes one.
     #[command(subcommand, after_help = "Next: `devkey token list`.")]
     Token(token::Command),
     /// Measure, check and simulate PUF devices
+    ///
+    /// A PUF token keeps no key: its keys are made anew from the noise of a chip whenever they are used.
+    /// How reliable that is, and how many secret bits a chip has, is measured before a token is made.
     #[command(subcommand, after_help = "Next: `devkey puf probe --help`.")]
     Puf(puf::Command),
     Config(config::Args),
     /// Work with ssh-agent
+    ///
+    /// An agent has the keys of a PKCS#11 module as they were when the module was added; see
+    /// devkey-pkcs11(7).
     #[command(subcommand, after_help = "Next: `devkey agent refresh`.")]
     Agent(agent::Command),
     /// Answer sshd
+    ///
+    /// OpenSSH's certificates say in an extension of devkey's CA where a key lives; sshd asks devkey
+    /// what to make of it.
     #[command(subcommand, after_help = "Next: `devkey ssh principals --help`.")]
     Ssh(ssh::Command),
     /// Print a completion script for a shell
+    ///
+    /// Packages and `make install` put them where the shells look for them.
     #[command(after_help = "Example:
   devkey completion bash > ~/.local/share/bash-completion/completions/devkey
 Next: start a new shell.")]
@@ -103,6 +135,8 @@ Next: start a new shell.")]
         #[arg(value_parser = ["bash", "zsh", "fish"])]
         shell: String,
     },
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 impl Command {
@@ -121,7 +155,8 @@ impl Command {
             Command::Config(args) => config::run(&args),
             Command::Agent(command) => agent::run(&command),
             Command::Ssh(command) => ssh::run(&command),
-            Command::Completion { shell } => Ok(completion(&shell)),
+            Command::Completion { shell } => Ok(completion::script(&shell)),
+            Command::Manual(args) => manual::run(&args),
         }
     }
 
@@ -144,17 +179,6 @@ fn main() -> ExitCode {
         quiet_libtss2();
     }
     output::finish(cli.command.run())
-}
-
-fn completion(shell: &str) -> Answer {
-    let shell = match shell {
-        "zsh" => Shell::Zsh,
-        "fish" => Shell::Fish,
-        _ => Shell::Bash,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "devkey", &mut script);
-    Answer::text(String::from_utf8_lossy(&script))
 }
 
 /// Filter of what is said without DEVKEY_LOG: the commands name broken files themselves, and what

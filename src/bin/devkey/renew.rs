@@ -38,8 +38,10 @@ const TIMEOUT: Duration = Duration::from_secs(300);
   devkey renew
   devkey renew --within 10d --command 'curl -f --data-binary @$DEVKEY_CSR https://ca.example/'
 The command has the request on its standard input, as `devkey request` writes it, and prints what
-`devkey cert install` takes. docs/certificates.md says what its environment names. Unattended: [renew]
-in devkey.toml, and devkey-renew.timer.
+`devkey cert install` takes. Its environment names files: DEVKEY_REQUEST that
+request, DEVKEY_CSR its PKCS#10, DEVKEY_PUBLIC the public key, DEVKEY_CERTIFICATE and
+DEVKEY_SSH_CERTIFICATE what is to be renewed; and DEVKEY_TOKEN, DEVKEY_LABEL and DEVKEY_KEY the key.
+Unattended: [renew] in devkey.toml, and devkey-renew.timer.
 Next: `devkey cert list`.")]
 pub(crate) struct Args {
     /// Only this token's

@@ -27,7 +27,7 @@ use crate::transfer::{Out, authority};
 #[command(after_help = "Examples:
   devkey request web --subject CN=pump7 --san dns:pump7.lab.example --ca ca.pem -o pump7.request
   devkey request laptop --ssh user --principal anna --ca ca.pem | ssh ca devkey ca challenge -
-  devkey request web --san dns:pump7.example --format csr > pump7.csr     for another CA
+  devkey request web --san dns:pump7.example --format csr > pump7.csr     # for another CA
 Names: dns:NAME, ip:ADDRESS, uri:URI, email:ADDRESS, hw:OID:HEX.
 Next: bring it to the CA, `devkey ca challenge`, and answer with `devkey answer`.")]
 pub(crate) struct Args {

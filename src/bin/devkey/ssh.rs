@@ -28,7 +28,9 @@ pub(crate) enum Command {
 ///
 /// For AuthorizedPrincipalsCommand of sshd_config(5). Prints those of the certificate's principals
 /// that the account accepts, if a CA of FILE signed it, it is valid now and states LEVEL or a higher
-/// one. Otherwise it prints none and exits with 1; sshd then refuses the certificate.
+/// one.
+///
+/// Exit code 1, and nothing printed, where that is not so; sshd then refuses the certificate.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example, as AuthorizedPrincipalsCommand:
   /usr/bin/devkey ssh principals --level tpm --ca /etc/ssh/user_ca.pub --syslog --accept=%u %k

@@ -23,7 +23,7 @@ Next: `devkey ca crl` for TLS, `devkey ca krl` for SSH.")]
 pub(crate) struct Args {
     #[command(flatten)]
     books: Books,
-    /// Why
+    /// Why: the lists say it
     #[arg(long, default_value = "unspecified")]
     reason: Why,
     /// A serial of `devkey ca list`

@@ -21,8 +21,8 @@ use crate::tokens::{Tokens, parse_name};
 
 /// Install what a CA issued: a certificate with its chain, OpenSSH's certificates, or both
 ///
-/// Takes what `devkey ca issue` wrote, PEM, DER and OpenSSH's lines. It replaces the key's certificate, in one step, once it was
-/// checked: for which key it is, its times, its chain, and with --ca its root.
+/// Takes what `devkey ca issue` wrote, PEM, DER and OpenSSH's lines. It replaces the key's certificate,
+/// in one step, once it was checked: for which key it is, its times, its chain, and with --ca its root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   devkey cert install laptop.pem

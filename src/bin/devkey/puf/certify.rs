@@ -41,7 +41,7 @@ Next: `devkey puf certify rare --help`.")]
     Count {
         #[command(flatten)]
         of: Codes,
-        /// How often
+        /// How many readings are tried
         #[arg(long, default_value_t = 10_000)]
         trials: u64,
         /// Longest list that is tried: 1, 8, 32 or 256 paths
@@ -80,7 +80,7 @@ Next: `devkey puf certify entropy`.")]
         /// Steps of each state at each rung
         #[arg(long, default_value_t = 20)]
         steps: usize,
-        /// Of the first run; the others count on from it
+        /// Seed of the first run; the others count on from it
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Print JSON

@@ -20,7 +20,9 @@ const OLD: u32 = 15;
 
 /// Measure a device: noise, bias, entropy, and which profile fits
 ///
-/// Reads it and writes nothing. Exit code 1 where no token can be made of it.
+/// Reads it and writes nothing.
+///
+/// Exit code 1 where no token can be made of it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   devkey puf probe

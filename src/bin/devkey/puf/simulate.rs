@@ -22,7 +22,7 @@ use crate::output::{Answer, Outcome};
 #[command(after_help = "Example, as root (mounting wants that):
   devkey puf simulate /run/chip &
   devkey init --puf /run/chip/puf0 --set allow_file=yes chip
-  echo noise 0.3 > /run/chip/control     now a third of the cells flip
+  echo noise 0.3 > /run/chip/control     # now a third of the cells flip
   echo fault unplugged > /run/chip/control
 Faults: none, missing, busy, io, short, stuck, silent, unplugged, latched.
 Next: `devkey puf probe --help`.")]

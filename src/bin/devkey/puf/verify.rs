@@ -13,8 +13,9 @@ use crate::tokens::{Tokens, parse_name};
 
 /// Try whether a token's device gives its key back, many times
 ///
-/// Each reading is tried alone, without the second chances that a signature has. Exit code 1 where a
-/// reading failed or the noise is above the limit, for monitoring.
+/// Each reading is tried alone, without the second chances that a signature has.
+///
+/// Exit code 1 where a reading failed or the noise is above the limit, for monitoring.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   devkey puf verify
