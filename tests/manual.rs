@@ -246,7 +246,7 @@ fn every_example_runs() {
         return;
     }
     let mut run = BTreeSet::new();
-    let mut of_groups = Vec::new();
+    let (mut of_groups, mut failed) = (Vec::new(), Vec::new());
     for page in pages() {
         let name = page.file_name().unwrap().to_str().unwrap().to_owned();
         let examples = examples(&page);
@@ -257,8 +257,9 @@ fn every_example_runs() {
         }
         assert!(!examples.is_empty(), "{name} has no examples");
         run.extend(examples.lines().map(str::to_owned));
-        Machine::new().types(&name, &examples);
+        failed.extend(Machine::new().types(&name, &examples));
     }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
     let missed: Vec<_> = of_groups
         .iter()
         .filter(|line| !run.contains(*line))
@@ -295,7 +296,8 @@ impl Machine {
         Machine(dir)
     }
 
-    fn types(&self, page: &str, examples: &str) {
+    /// Types the examples of a page; says what went wrong.
+    fn types(&self, page: &str, examples: &str) -> Option<String> {
         let here = HERE.iter().fold(examples.to_owned(), |text, (page, here)| {
             text.replace(page, here)
         });
@@ -311,11 +313,8 @@ impl Machine {
         let log = fs::read_to_string(self.0.path().join("log")).unwrap_or_default();
         let log: Vec<_> = log.lines().rev().take(20).collect();
         let log: Vec<_> = log.into_iter().rev().collect();
-        assert!(
-            run.status.success(),
-            "{page}: {run}\nbefore it: {}",
-            log.join("\n")
-        );
+        let said = format!("{page}: {run}\nbefore it: {}", log.join("\n"));
+        (!run.status.success()).then_some(said)
     }
 }
 
@@ -342,14 +341,21 @@ fn page_of(command: &[String]) -> PathBuf {
     PAGES.path().join(format!("man1/{}.1", name.join("-")))
 }
 
-/// A page as it is read, on lines that are long enough.
+/// A page as it is read, on lines that are long enough. A letter that is struck over is one in bold.
 fn rendered(page: &Path) -> String {
-    Run::new("mandoc")
+    let struck = Run::new("mandoc")
         .words("-T utf8 -O width=500")
         .arg(page)
         .ok()
-        .text()
-        .replace(['\u{8}'], "")
+        .text();
+    let mut text = String::new();
+    for letter in struck.chars() {
+        match letter {
+            '\u{8}' => drop(text.pop()),
+            letter => text.push(letter),
+        }
+    }
+    text
 }
 
 fn help(command: &[String]) -> String {

@@ -61,6 +61,7 @@ const BACK_ENDS: &[BackEnd] = &[
 
 Exit code: 0, 1 where something failed, 2 for a wrong command line; 3 where
 `devkey cert list --expires-within` has something to list.
+
 DEVKEY_LOG=debug says more on standard error. Settings: devkey.toml(5), `devkey config`."
 )]
 struct Cli {

@@ -63,6 +63,8 @@ struct Page<'a> {
 impl Page<'_> {
     fn head(&self) -> Roff {
         let mut roff = Roff::new();
+        // Names of commands are not to be broken, nor lines to be filled with spaces.
+        roff.control("nh", []).control("ad", ["l"]);
         roff.control("SH", ["NAME"]);
         let about = self.command.get_about().map(ToString::to_string);
         let about = about.unwrap_or_default().replace('`', "");

@@ -55,12 +55,12 @@ pub(super) const FILES: &[Place] = &[
     ),
     (EVERYWHERE, "~/.local/share/devkey", "The user's store."),
     (
-        "--dir lab-ca",
+        "DEVKEY_CA",
         "DIR/ca.toml",
         "Profiles, lifetimes and policies of the CA in DIR, to be edited.",
     ),
     (
-        "--dir lab-ca",
+        "DEVKEY_CA",
         "DIR/ca.pem",
         "Its certificate, for the devices.",
     ),
