@@ -41,7 +41,8 @@ Next: `devkey key show LABEL`.")]
     /// Show the public half of a key
     #[command(after_help = "Examples:
   devkey key show laptop --format ssh >> authorized_keys
-  openssl req -new -engine pkcs11 -keyform engine -subj /CN=laptop -key \"$(devkey key show laptop --format uri)\"
+  openssl req -new -engine pkcs11 -keyform engine -subj /CN=laptop \\
+    -key \"$(devkey key show laptop --format uri)\"
 --format json: an object with token, label, id, kind, usage [text], certificates [text], uri, ssh,
 fingerprint, pem. ssh and fingerprint are null for kinds of key that OpenSSH does not have.
 Next: `devkey agent refresh` shows it to ssh.")]
