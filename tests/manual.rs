@@ -148,7 +148,7 @@ fn every_command_has_a_page_with_each_of_its_options() {
     assert_eq!(pages, commands.len());
 }
 
-/// Seen to fail without `tidy`, whose absence leaves empty lines, and with `.Xx` in devkeyd.8.
+/// Seen to fail with `.PP` after a heading, which `literal` began with, and with `.Xx` in devkeyd.8.
 #[test]
 fn pages_are_read_without_a_warning() {
     for page in pages() {
@@ -240,7 +240,7 @@ fn the_page_of_the_configuration_has_every_key() {
     }
 }
 
-/// Seen to fail with the time of the day in place of SOURCE_DATE_EPOCH.
+/// Seen to fail with the time of the day for `date` in packaging/manual.
 #[test]
 fn pages_are_the_same_each_time() {
     let again = TempDir::new().unwrap();
@@ -259,7 +259,7 @@ fn pages_are_the_same_each_time() {
 
 /// Every example of every page that has its own: those of groups are the first of the commands below.
 ///
-/// Seen to fail with `--formt` in an example of `devkey key show`.
+/// Seen to fail with a PIN in a file that is not there, and with a renewal that names no CA.
 #[test]
 fn every_example_of_a_command_runs() {
     if left_to_root("every_example_of_a_command_runs") {
