@@ -58,10 +58,11 @@ release:
 
 # From the release that is there, or another build: COMMAND=target/debug/devkey.
 COMMAND ?= target/release/devkey
+PAGES   ?= target/man
 man:
 	@$(needs) man
 	@[ -e $(COMMAND) ] || $(MAKE) --no-print-directory release
-	@packaging/manual $(COMMAND) target/man
+	@packaging/manual $(COMMAND) $(PAGES)
 
 demo:
 	@$(needs) demo
@@ -135,13 +136,13 @@ install-units:
 	install -D -m 644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(files)
 
 install-man:
-	for page in $(wildcard target/man/man*/*); do \
-	  to=$(DESTDIR)$(manual)/$${page#target/man/} && install -D -m 644 /dev/null $$to && \
+	for page in $(wildcard $(PAGES)/man*/*); do \
+	  to=$(DESTDIR)$(manual)/$${page#$(PAGES)/} && install -D -m 644 /dev/null $$to && \
 	  sed 's,/usr/libexec/devkey/devkeyd,$(devkeyd),' $$page >$$to || exit 1; \
 	done
-	install -D -m 644 target/man/completions/devkey $(DESTDIR)$(bash_completions)/devkey
-	install -D -m 644 target/man/completions/_devkey $(DESTDIR)$(zsh_completions)/_devkey
-	install -D -m 644 target/man/completions/devkey.fish $(DESTDIR)$(fish_completions)/devkey.fish
+	install -D -m 644 $(PAGES)/completions/devkey $(DESTDIR)$(bash_completions)/devkey
+	install -D -m 644 $(PAGES)/completions/_devkey $(DESTDIR)$(zsh_completions)/_devkey
+	install -D -m 644 $(PAGES)/completions/devkey.fish $(DESTDIR)$(fish_completions)/devkey.fish
 
 # Users, groups and the store stay: who has a number keeps it, and there may be keys.
 uninstall:

@@ -257,6 +257,37 @@ fn pages_are_the_same_each_time() {
     }
 }
 
+/// Pages and completions are where man and the shells of Debian look, and go again.
+///
+/// Seen to fail without `man1/devkey-*.1` in what `make uninstall` takes away.
+#[test]
+fn they_are_installed_and_go_again() {
+    let root = TempDir::new().unwrap();
+    let make = |target: &str| {
+        let to = [("PAGES", PAGES.path()), ("DESTDIR", root.path())];
+        let to = to.map(|(name, path)| format!("{name}={}", path.display()));
+        let make = Run::new("make").dir(Path::new(SOURCES)).arg(target);
+        make.args(to).words("PREFIX=/usr").ok()
+    };
+    make("install-man");
+    for file in [
+        "man/man1/devkey-key-new.1",
+        "man/man5/devkey.toml.5",
+        "man/man7/devkey-pkcs11.7",
+        "man/man8/devkeyd.8",
+        "bash-completion/completions/devkey",
+        "zsh/vendor-completions/_devkey",
+        "fish/vendor_completions.d/devkey.fish",
+    ] {
+        let file = root.path().join("usr/share").join(file);
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+    }
+    fs::create_dir_all(root.path().join("usr/libexec/devkey")).unwrap();
+    make("uninstall");
+    let left = Run::new("find").arg(root.path()).words("-type f").ok();
+    assert_eq!(left.text(), "");
+}
+
 /// Every example of every page that has its own: those of groups are the first of the commands below.
 ///
 /// Seen to fail with a PIN in a file that is not there, and with a renewal that names no CA.
