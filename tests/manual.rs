@@ -341,7 +341,7 @@ static BUILT: LazyLock<TempDir> = LazyLock::new(|| {
     for (name, from) in [
         ("devkey", Path::new(DEVKEY)),
         ("devkeyd", Path::new(env!("CARGO_BIN_EXE_devkeyd"))),
-        ("module.so", &module()),
+        ("module.so", module()),
     ] {
         fs::copy(from, dir.path().join(name)).unwrap();
     }

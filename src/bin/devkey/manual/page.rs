@@ -388,7 +388,7 @@ fn plain(line: &str) -> String {
 
 fn emphasised(line: &str) -> String {
     let parts: Vec<&str> = line.split('`').collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return line.to_owned();
     }
     let fonts = ["\\fR", "\\fB"].into_iter().cycle();
