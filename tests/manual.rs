@@ -30,7 +30,7 @@ const DATE: &str = "1767312000";
 
 /// What stands on a page, and what is typed: devices are simulated ones, PINs come from files, a serial and
 /// a fingerprint are those of the scene, and half a million readings are some.
-const HERE: [(&str, &str); 29] = [
+const HERE: [(&str, &str); 30] = [
     ("--tpm   ", "--tpm --tcti $TCTI board   "),
     ("--tpm board", "--tpm --tcti $TCTI board"),
     (
@@ -83,6 +83,8 @@ const HERE: [(&str, &str); 29] = [
         "pin unlock --so-pin-file so --new-pin-file pin",
     ),
     ("pin status", "pin status --token board"),
+    // A renewal ends later than the one before it, by a second at least.
+    ("devkey renew --within", "sleep 1.1; devkey renew --within"),
     ("5a0f...", "$SERIAL"),
     ("FINGERPRINT", "$FINGERPRINT"),
     // A simulated PUF's request is refused here, as it should be.
