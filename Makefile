@@ -72,6 +72,7 @@ demo:
 
 test:
 	@$(needs) test
+	sh tests/openssh/fetch
 	$(call cargo_build)
 	$(CARGO) test --locked -p devkey-pkcs11
 	$(CARGO) test --locked -p devkey --no-run

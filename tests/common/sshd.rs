@@ -102,9 +102,17 @@ impl Agent {
 
     /// An agent that takes the providers that match `pattern`.
     pub(crate) fn allowing(device: &Device, pattern: &str) -> Self {
+        Self::start(device, device.run("ssh-agent"), pattern)
+    }
+
+    /// Another program than this machine's ssh-agent.
+    pub(crate) fn of(device: &Device, program: Run) -> Self {
+        Self::start(device, program, super::module().to_str().unwrap())
+    }
+
+    fn start(device: &Device, program: Run, pattern: &str) -> Self {
         let socket = device.path("agent");
-        let server = device
-            .run("ssh-agent")
+        let server = program
             .args(["-D", "-P", pattern, "-a"])
             .arg(&socket)
             .serve(&device.path("agent.log"));
