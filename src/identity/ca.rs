@@ -34,7 +34,7 @@ mod revoke;
 
 pub use challenge::Challenged;
 pub use config::{Config, Profile};
-pub use issue::Granted;
+pub use issue::{Granted, KEY_ID};
 pub use list::{Entry, State};
 pub use pattern::Pattern;
 pub use register::Registered;

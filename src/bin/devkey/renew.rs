@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use devkey::Error;
 use devkey::config::{FoundToken, parse_span};
-use devkey::store::KeyRecord;
+use devkey::identity::x509::Description;
+use devkey::store::{KeyRecord, ObjectId};
 use devkey::token::Token;
 
 use self::command::Enrolment;
@@ -104,6 +105,8 @@ struct Due {
     key: Arc<KeyRecord>,
     x509: Option<Item>,
     ssh: Option<Item>,
+    /// What an X.509 certificate of the key says, be it due or not: whose the key is.
+    said: Option<Description>,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -157,11 +160,19 @@ fn due(
     wanted: impl Fn(&Item) -> bool,
 ) -> Result<(Vec<Due>, Vec<Failure>)> {
     let (all, problems) = items(found, token, how.ssh_dir.as_deref())?;
+    let said = |item: &Item| Some((item.key.clone()?.id.clone(), item.x509()?.1.clone()));
+    let described: Vec<(ObjectId, Description)> = all.iter().filter_map(said).collect();
     let mut due: Vec<Due> = Vec::new();
     for item in all {
         if let Some(key) = item.key.clone().filter(|_| wanted(&item)) {
             add(&mut due, key, item);
         }
+    }
+    for one in &mut due {
+        let own = one.x509.as_ref().and_then(Item::x509);
+        let of_key = described.iter().find(|(id, _)| *id == one.key.id);
+        let said = own.map(|(_, said)| said).or(of_key.map(|(_, said)| said));
+        one.said = said.cloned();
     }
     Ok((due, problems))
 }
@@ -190,6 +201,7 @@ impl Due {
             key,
             x509: None,
             ssh: None,
+            said: None,
         }
     }
 }
@@ -251,9 +263,13 @@ impl<'a> Plan<'a> {
     fn renew(&self, found: &FoundToken, token: &dyn Token, due: &Due) -> Result<Vec<String>> {
         let request = Request::make(found, token, due)?;
         let answer = self.enrolment.answer(&request)?;
-        let input = Input::parse(&answer)
+        let mut input = Input::parse(&answer)
             .map_err(|e| Failure::new(format!("what the command printed: {e}"), COMMAND))?;
         request.answered_by(&input)?;
+        if due.x509.is_none() {
+            // A CA may certify the names as well; the key has such a certificate, or is to have none.
+            input.x509.clear();
+        }
         install(
             &Put {
                 found,

@@ -15,8 +15,8 @@ use crate::key::Usage;
 
 /// How often another serial is drawn where one is taken. Once is more than will ever happen.
 const DRAWS: usize = 8;
-/// Longest key ID of an SSH certificate that is made of the subject, in characters.
-const KEY_ID: usize = 60;
+/// Of the subject, so many characters go into the key ID of an SSH certificate.
+pub const KEY_ID: usize = 60;
 
 /// What an answer got.
 #[derive(Debug)]

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use devkey::Error;
 use devkey::config::FoundToken;
+use devkey::identity::ca::KEY_ID;
 use devkey::identity::device;
 use devkey::identity::flow::{self, Digest, SshKind, SshRequest};
 use devkey::identity::signer::TokenSigner;
-use devkey::identity::ssh::certificate::Kind;
+use devkey::identity::ssh::certificate::{Contents, Kind};
 use devkey::identity::ssh::key as ssh;
-use devkey::identity::x509;
+use devkey::identity::x509::{self, Subject};
 use devkey::token::Token;
 
 use super::{COMMAND, Due};
@@ -69,6 +70,8 @@ impl Request {
         if let Some(certificate) = due.ssh.as_ref().and_then(Item::ssh) {
             let said = certificate.contents();
             request.ssh = Some((said.kind, said.valid_before));
+            let kind = kind(said.kind).name().to_owned();
+            request.environment.push(("DEVKEY_SSH_KIND", kind));
             let line = certificate.line(&due.key.label) + "\n";
             request.write("DEVKEY_SSH_CERTIFICATE", "key-cert.pub", line.as_bytes())?;
         }
@@ -128,10 +131,7 @@ fn flow(found: &FoundToken, token: &dyn Token, due: &Due) -> Result<flow::Reques
     let ssh = due.ssh.as_ref().and_then(Item::ssh).map(|certificate| {
         let said = certificate.contents();
         SshRequest {
-            kind: match said.kind {
-                Kind::User => SshKind::User,
-                Kind::Host => SshKind::Host,
-            },
+            kind: kind(said.kind),
             principals: said.principals.clone(),
         }
     });
@@ -145,14 +145,21 @@ fn flow(found: &FoundToken, token: &dyn Token, due: &Due) -> Result<flow::Reques
     Ok(flow::Request::make(&TokenSigner { token, key }, spec)?)
 }
 
-/// The names of the X.509 certificate; without one, those of OpenSSH's.
+fn kind(kind: Kind) -> SshKind {
+    match kind {
+        Kind::User => SshKind::User,
+        Kind::Host => SshKind::Host,
+    }
+}
+
+/// The names of the key's X.509 certificate; without one, those of OpenSSH's.
 fn names(due: &Due) -> devkey::Result<x509::RequestSpec> {
     let key_usage = due.key.usage;
-    let Some((_, said)) = due.x509.as_ref().and_then(Item::x509) else {
-        let name = due.ssh.as_ref().and_then(Item::ssh);
-        let name = name.map_or("", |certificate| certificate.contents().key_id.as_str());
+    let Some(said) = &due.said else {
+        let certificate = due.ssh.as_ref().and_then(Item::ssh);
+        let said = certificate.map(|certificate| certificate.contents());
         return Ok(x509::RequestSpec {
-            subject: common_name(name).parse()?,
+            subject: said.map_or_else(|| common_name("").parse(), subject)?,
             alt_names: Vec::new(),
             key_usage,
         });
@@ -165,14 +172,31 @@ fn names(due: &Due) -> devkey::Result<x509::RequestSpec> {
     })
 }
 
-/// A name in RFC 4514's text: what means something there stands behind a backslash.
+/// Whose an OpenSSH certificate is. A CA of devkey's writes the subject, as long as it is short, and the
+/// serial, whose end is the certificate's own; others write what they please.
+fn subject(said: &Contents) -> devkey::Result<Subject> {
+    let serial = format!("{:016x}", said.serial);
+    let ours = said
+        .key_id
+        .rsplit_once(' ')
+        .filter(|(subject, hex)| hex.ends_with(&serial) && subject.chars().count() < KEY_ID);
+    match ours.map(|(subject, _)| subject.parse()) {
+        Some(Ok(subject)) => Ok(subject),
+        _ => common_name(&said.key_id).parse(),
+    }
+}
+
+/// Most characters of a common name: RFC 5280, appendix A.1.
+const COMMON_NAME: usize = 64;
+
+/// A name in RFC 4514's text, cut where it is too long: what means something there stands behind a backslash.
 fn common_name(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_.@ ".contains(c);
     let escape = |c: char| match plain(c) {
         true => c.to_string(),
         false => format!("\\{c}"),
     };
-    let text: String = name.trim().chars().map(escape).collect();
+    let text: String = name.trim().chars().take(COMMON_NAME).map(escape).collect();
     format!("CN={text}")
 }
 
@@ -186,4 +210,44 @@ fn scratch() -> Result<PathBuf> {
     let made = DirBuilder::new().mode(0o700).create(&dir);
     made.map_err(|e| Error::io(format!("creating {}", dir.display()), e))?;
     Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use devkey::key::PublicKey;
+
+    use super::*;
+
+    /// Seen to fail without the comparisons of the serial and of the length.
+    #[test]
+    fn a_key_id_of_devkeys_is_a_subject() {
+        let of = |key_id: &str| {
+            let contents = Contents {
+                kind: Kind::User,
+                key: PublicKey::from_ed25519(&[9; 32]).unwrap(),
+                serial: 0x0123_4567_89ab_cdef,
+                key_id: key_id.to_owned(),
+                principals: vec!["anna".to_owned()],
+                valid_after: 0,
+                valid_before: 1,
+                critical_options: BTreeMap::new(),
+                extensions: BTreeMap::new(),
+            };
+            subject(&contents).unwrap()
+        };
+        let is = |key_id: &str, wanted: &str| {
+            assert_eq!(of(key_id), wanted.parse().unwrap(), "{key_id}");
+        };
+        let serial = "5a000000000000000123456789abcdef";
+        is(&format!("CN=pump 7,O=Lab {serial}"), "CN=pump 7,O=Lab");
+        is("anna", "CN=anna");
+        is("CN=pump7 5a0f", "CN=CN\\=pump7 5a0f");
+        let long = format!("CN={}", "a".repeat(57));
+        is(
+            &format!("{long} {serial}"),
+            &format!("CN=CN\\={} 5a0", "a".repeat(57)),
+        );
+    }
 }
