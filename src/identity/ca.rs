@@ -13,6 +13,7 @@
 //! | `answered/NONCE.toml` | the serial that its answer got |
 //! | `issued/SERIAL.toml`, `.json` | a serial that is taken, then the certificates |
 //! | `revoked/SERIAL.toml` | what is no longer good, since when, and why |
+//! | `barred/KEY.toml` | a TPM, by an endorsement key, that is certified no more |
 //! | `lists.toml` | the number of the last list of what is revoked |
 //!
 //! Files are replaced whole or not at all, also where the power fails. **A serial is a random number of
@@ -25,6 +26,7 @@
 mod books;
 mod challenge;
 mod config;
+mod device;
 mod evidence;
 mod issue;
 mod list;

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::identity::flow::{Answer, Challenge, Digest, TpmAnswer, activation, qualifying_data};
 use crate::identity::signer::TokenSigner;
 use crate::provider::{Attest, Attested, Identity};
+use crate::secret::Secret;
 use crate::store::KeyRecord;
 use crate::token::Token;
 
@@ -33,27 +34,35 @@ pub fn answer(
     now: u64,
 ) -> Result<Answer> {
     challenge.check(authority, now)?;
-    let tpm = match challenge.credential() {
-        None => None,
-        Some(_) if challenge.request().public() != &key.public => {
+    let tpm = match challenge.credentials().len() {
+        0 => None,
+        _ if challenge.request().public() != &key.public => {
             return Err(Error::input("the challenge is about another key"));
         }
-        Some((ek_public, credential)) => {
-            let ek_public = ek_public.to_vec();
-            let what = Attest::Activate {
-                ek_public,
-                credential,
-            };
-            let Attested::Secret(secret) = token.attest(&what)? else {
-                return Err(unasked());
-            };
-            Some(TpmAnswer {
-                activation: activation(&secret, challenge),
-                certified: token.certify(key, &qualifying_data(challenge).0)?,
-            })
-        }
+        _ => Some(TpmAnswer {
+            activation: activation(&opened(token, challenge)?, challenge),
+            certified: token.certify(key, &qualifying_data(challenge).0)?,
+        }),
     };
     Answer::make(&TokenSigner { token, key }, challenge, tpm)
+}
+
+/// The secrets of the credentials, one after the other.
+fn opened(token: &dyn Token, challenge: &Challenge) -> Result<Secret> {
+    let mut all = Secret::new(Vec::new());
+    for (ek_public, credential) in challenge.credentials() {
+        let ek_public = ek_public.to_vec();
+        let what = Attest::Activate {
+            ek_public,
+            credential,
+        };
+        let Attested::Secret(secret) = token.attest(&what)? else {
+            return Err(unasked());
+        };
+        // Into another secret.
+        all = Secret::new([all.expose(), secret.expose()].concat());
+    }
+    Ok(all)
 }
 
 fn unasked() -> Error {

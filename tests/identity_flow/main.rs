@@ -10,6 +10,7 @@
 
 mod books;
 mod damage;
+mod lost_tpm;
 mod refused;
 mod tpm_rounds;
 

@@ -6,23 +6,24 @@ use devkey::backends::tpm::BACK_END;
 use devkey::identity::ca::{Challenged, read_certificates};
 use devkey::identity::flow::{TpmAnswer, activation, qualifying_data};
 use devkey::provider::{
-    Attest, Attested, Certified, Identity, Key, KeyAuth, NewKey, Place, Provider, Settings,
+    Attest, Attested, Certified, Credential, Identity, Key, KeyAuth, NewKey, Place, Provider, Settings,
 };
+use devkey::secret::Secret;
 
 use super::maker::Maker;
 use super::tpm::Swtpm;
 use super::*;
 
 /// A device with a TPM and a key in it.
-struct Device {
+pub(crate) struct Device {
     provider: Arc<dyn Provider>,
     new: NewKey,
     key: Box<dyn Key>,
-    _swtpm: Swtpm,
+    swtpm: Arc<Swtpm>,
 }
 
 impl Device {
-    fn of(maker: &Maker) -> Self {
+    pub(crate) fn of(maker: &Maker) -> Self {
         let swtpm = maker.tpm();
         let settings = Settings::from([("tcti".to_owned(), swtpm.tcti())]);
         let dir = tempfile::tempdir().unwrap();
@@ -37,11 +38,23 @@ impl Device {
             provider,
             new,
             key,
-            _swtpm: swtpm,
+            swtpm: Arc::new(swtpm),
         }
     }
 
-    fn identity(&self) -> Identity {
+    /// The same with a new key.
+    pub(crate) fn with_new_key(&self) -> Self {
+        let provider = Arc::clone(&self.provider);
+        let (new, key) = made(&*provider);
+        Device {
+            provider,
+            new,
+            key,
+            swtpm: Arc::clone(&self.swtpm),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
         match self.provider.attest(&Attest::Identity).unwrap() {
             Attested::Identity(identity) => identity,
             other => panic!("{other:?}"),
@@ -49,24 +62,43 @@ impl Device {
     }
 
     fn request(&self) -> Request {
+        self.showing(self.identity())
+    }
+
+    pub(crate) fn showing(&self, identity: Identity) -> Request {
         let mut spec = spec();
-        spec.evidence = Some(self.identity());
+        spec.evidence = Some(identity);
         Request::make(self, spec).unwrap()
     }
 
+    /// The answer to a challenge.
+    pub(crate) fn answer(&self, challenge: &Challenge) -> Answer {
+        let tpm = TpmAnswer {
+            activation: self.activate(challenge).unwrap(),
+            certified: self.certify(challenge),
+        };
+        Answer::make(self, challenge, Some(tpm)).unwrap()
+    }
+
     fn activate(&self, challenge: &Challenge) -> Result<devkey::identity::flow::Digest> {
-        let (ek_public, credential) = challenge.credential().unwrap();
-        let ek_public = ek_public.to_vec();
+        let all = challenge.credentials().map(|(ek, one)| self.open(ek, one));
+        let all: Result<Vec<Vec<u8>>> = all.collect();
+        Ok(activation(&Secret::new(all?.concat()), challenge))
+    }
+
+    /// The secret of a credential.
+    pub(crate) fn open(&self, ek: &[u8], credential: Credential) -> Result<Vec<u8>> {
+        let ek_public = ek.to_vec();
         match self.provider.attest(&Attest::Activate {
             ek_public,
             credential,
         })? {
-            Attested::Secret(secret) => Ok(activation(&secret, challenge)),
+            Attested::Secret(secret) => Ok(secret.expose().to_vec()),
             other => panic!("{other:?}"),
         }
     }
 
-    fn certify(&self, challenge: &Challenge) -> Certified {
+    pub(crate) fn certify(&self, challenge: &Challenge) -> Certified {
         self.key.certify(&qualifying_data(challenge).0).unwrap()
     }
 }
@@ -91,22 +123,22 @@ fn made(provider: &dyn Provider) -> (NewKey, Box<dyn Key>) {
     (new, key)
 }
 
-fn roots(maker: &Maker) -> Vec<Vec<u8>> {
+pub(crate) fn roots(maker: &Maker) -> Vec<Vec<u8>> {
     let read = |path| read_certificates(&std::fs::read(path).unwrap()).unwrap();
     maker.chain().into_iter().flat_map(read).collect()
 }
 
-fn believing(roots: Vec<Vec<u8>>) -> Authority {
+pub(crate) fn believing(roots: Vec<Vec<u8>>) -> Authority {
     Authority::with(&[("device", profile(Level::Tpm))], roots)
 }
 
 /// Now, for the maker's certificates begin when they are made.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.unwrap().as_secs()
 }
 
-fn ask(authority: &Authority, request: &Request) -> Result<Challenged> {
+pub(crate) fn ask(authority: &Authority, request: &Request) -> Result<Challenged> {
     authority
         .ca
         .challenge(&authority.key, request.clone(), None, now())
@@ -143,7 +175,7 @@ fn each_part_of_the_proof_is_wanted() {
             activation,
             ..right.clone()
         };
-        refused(issue(Some(wrong)), "did not open the credential");
+        refused(issue(Some(wrong)), "did not open the credentials");
     }
     let (_, another) = made(&*device.provider);
     let another = another.certify(&qualifying_data(&challenge).0).unwrap();
@@ -194,7 +226,7 @@ fn a_tpm_of_another_maker_is_no_tpm() {
     let content = Authority::with(&[("device", profile(Level::Software))], roots(&stranger));
     let asked = ask(&content, &request).unwrap();
     assert_eq!(asked.level, Level::Software);
-    assert!(asked.challenge.credential().is_none() && !asked.reasons.is_empty());
+    assert!(asked.challenge.credentials().len() == 0 && !asked.reasons.is_empty());
 }
 
 /// A key in software beside a genuine TPM's evidence. Seen to fail without `verify_certify`.

@@ -1,17 +1,20 @@
 //! The files of a CA.
 
+mod records;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::{Dir, TEMPORARY, WriteLock, make_dir, stem, temporary_name};
 use crate::identity::flow::Digest;
-use crate::identity::level::Level;
-use crate::identity::x509::{Reason, Serial};
+use crate::identity::x509::Serial;
 use crate::secret::Secret;
+use records::Lists;
+pub(super) use records::{Answered, Asked, Barred, Taken, Withdrawn};
 
 const CONFIG: &str = "ca.toml";
 const CHAIN: &str = "ca.pem";
@@ -23,7 +26,11 @@ const ANSWERED: &str = "answered";
 const ISSUED: &str = "issued";
 const REGISTERED: &str = "registered";
 const REVOKED: &str = "revoked";
-const DIRECTORIES: [&str; 6] = [EK_ROOTS, CHALLENGES, ANSWERED, ISSUED, REGISTERED, REVOKED];
+/// Books of earlier versions have not this one.
+const BARRED: &str = "barred";
+const DIRECTORIES: [&str; 7] = [
+    EK_ROOTS, CHALLENGES, ANSWERED, ISSUED, REGISTERED, REVOKED, BARRED,
+];
 
 /// Most certificates of TPM makers.
 const MAX_EK_ROOTS: usize = 512;
@@ -37,59 +44,6 @@ pub(super) struct Books {
 /// Held while the books are written.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "dropping it lets go")] WriteLock);
-
-/// A question that was asked.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    pub(super) profile: String,
-    /// The level that an answer earns.
-    pub(super) level: Level,
-    pub(super) expires: u64,
-    /// The challenge, as the file that was given out.
-    pub(super) challenge: String,
-}
-
-/// An answer that was taken.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Answered {
-    pub(super) serial: Serial,
-}
-
-/// A serial that is taken.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Taken {
-    /// Whether the certificates were signed; else a process was killed, or is at it.
-    pub(super) issued: bool,
-    pub(super) profile: String,
-    pub(super) level: Level,
-    pub(super) subject: String,
-    pub(super) alt_names: Vec<String>,
-    pub(super) principals: Vec<String>,
-    /// Stands for the key.
-    pub(super) key: Digest,
-    /// Serial of the SSH certificate: the last 8 bytes of the other.
-    pub(super) ssh_serial: Option<u64>,
-    pub(super) at: u64,
-    pub(super) not_after: u64,
-}
-
-/// A certificate that is no longer good.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Withdrawn {
-    pub(super) at: u64,
-    pub(super) reason: Reason,
-}
-
-/// The number of the last list.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Lists {
-    number: u64,
-}
 
 impl Books {
     /// Makes the directory. It gets its name when `fill` is done.
@@ -130,6 +84,7 @@ impl Books {
     /// Keeps other writers out, and clears what killed ones left.
     pub(super) fn lock(&self) -> Result<Lock> {
         let lock = Dir::open(&self.path)?.lock()?;
+        exists(make_dir(&self.path.join(BARRED), false))?;
         for name in DIRECTORIES {
             let dir = self.dir(name)?;
             let left = |name: &String| name.starts_with(TEMPORARY);
@@ -166,13 +121,8 @@ impl Books {
 
     pub(super) fn add_ek_root(&self, der: &[u8]) -> Result<()> {
         let name = format!("{}.pem", Digest::of(der));
-        match self
-            .dir(EK_ROOTS)?
-            .write(&name, pem(der)?.as_bytes(), false)
-        {
-            Err(Error::Exists(_)) => Ok(()),
-            written => written,
-        }
+        let dir = self.dir(EK_ROOTS)?;
+        exists(dir.write(&name, pem(der)?.as_bytes(), false))
     }
 
     /// Certificates of makers of TPMs, DER.
@@ -290,6 +240,18 @@ impl Books {
         get(&self.dir(REVOKED)?, &toml_of(serial))
     }
 
+    /// Bars a TPM by its endorsement key; what is barred stays as it is. Under the lock.
+    pub(super) fn put_barred(&self, ek: Digest, barred: &Barred) -> Result<()> {
+        exists(put(&self.dir(BARRED)?, &toml_of(ek), barred, false))
+    }
+
+    pub(super) fn barred(&self, ek: Digest) -> Result<Option<Barred>> {
+        match self.dir(BARRED) {
+            Err(Error::NotFound(_)) => Ok(None),
+            dir => get(&dir?, &toml_of(ek)),
+        }
+    }
+
     pub(super) fn put_registered(&self, key: Digest, registered: &super::Registered) -> Result<()> {
         put(&self.dir(REGISTERED)?, &toml_of(key), registered, false)
     }
@@ -354,6 +316,14 @@ fn get<T: DeserializeOwned>(dir: &Dir, name: &str) -> Result<Option<T>> {
     };
     let record = toml::from_str(&text(&path, bytes)?);
     record.map(Some).map_err(|e| bad(&path, e.message()))
+}
+
+/// That something is there already is fine.
+fn exists(made: Result<()>) -> Result<()> {
+    match made {
+        Err(Error::Exists(_)) => Ok(()),
+        other => other,
+    }
 }
 
 /// That something is gone already is fine.

@@ -47,6 +47,7 @@ impl Ca {
             return Err(Error::input("the request is to another CA"));
         }
         self.check_not_stolen(fingerprint(request.public()), now)?;
+        self.check_not_barred(&request)?;
         let (name, profile) = self.config.profile(profile)?;
         let judged = self.judge(&request, now)?;
         let explained = |e: Error| match judged.level < profile.level {
@@ -54,13 +55,7 @@ impl Ca {
             false => e,
         };
         profile.check(&request, judged.level).map_err(explained)?;
-        let (credential, secret) = match &judged.tpm {
-            Some((evidence, ak_name)) => {
-                let (credential, secret) = credential(evidence, ak_name)?;
-                (Some(credential), Some(secret))
-            }
-            None => (None, None),
-        };
+        let (credentials, secrets) = credentials(&judged.tpm)?;
         let challenge = Challenge::make(
             signer,
             ChallengeSpec {
@@ -68,10 +63,10 @@ impl Ca {
                 request,
                 nonce: Digest::random()?,
                 expires: now.saturating_add(self.config.answer_within),
-                credential,
+                credentials,
             },
         )?;
-        self.remember(&challenge, name, judged.level, secret.as_ref(), now)?;
+        self.remember(&challenge, name, judged.level, secrets.as_ref(), now)?;
         Ok(Challenged {
             challenge,
             level: judged.level,
@@ -102,15 +97,22 @@ impl Ca {
     }
 }
 
-/// A secret that only the TPM of this evidence can open, and the secret.
-fn credential(evidence: &Evidence, ak_name: &[u8]) -> Result<(Credential, Secret)> {
-    let secret = Secret::random(tpm::MAX_SECRET)?;
-    // For the one function that encrypts it.
-    let made = tpm::make_credential(&evidence.ek_public, ak_name, secret.expose())?;
-    let credential = Credential {
-        ek_public: evidence.ek_public.clone(),
-        id_object: made.id_object,
-        encrypted_secret: made.encrypted_secret,
+/// A secret for each of a TPM's EKs, which only that TPM can open, and the secrets one after the other.
+fn credentials(all: &[(Evidence, Vec<u8>)]) -> Result<(Vec<Credential>, Option<Secret>)> {
+    if all.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    let secrets = Secret::random(tpm::MAX_SECRET * all.len())?;
+    // Each for the one function that encrypts it.
+    let each = secrets.expose().chunks(tpm::MAX_SECRET);
+    let credential = |((evidence, ak_name), secret): (&(Evidence, Vec<u8>), &[u8])| {
+        let made = tpm::make_credential(&evidence.ek_public, ak_name, secret)?;
+        Ok(Credential {
+            ek_public: evidence.ek_public.clone(),
+            id_object: made.id_object,
+            encrypted_secret: made.encrypted_secret,
+        })
     };
-    Ok((credential, secret))
+    let made: Result<Vec<Credential>> = all.iter().zip(each).map(credential).collect();
+    Ok((made?, Some(secrets)))
 }

@@ -15,8 +15,9 @@ use crate::secret::Secret;
 #[derive(Debug)]
 pub(super) struct Judged {
     pub(super) level: Level,
-    /// For level TPM: the evidence that was believed, and the AK's Name.
-    pub(super) tpm: Option<(Evidence, Vec<u8>)>,
+    /// For level TPM: each endorsement key that is shown, with the AK's Name. One at least has a maker who is
+    /// believed; all are to prove that they are of one TPM.
+    pub(super) tpm: Vec<(Evidence, Vec<u8>)>,
     /// Why it is no more.
     pub(super) reasons: Vec<String>,
 }
@@ -25,10 +26,15 @@ impl Ca {
     /// Judges a request by the books as they are now.
     pub(super) fn judge(&self, request: &Request, now: u64) -> Result<Judged> {
         let mut reasons = Vec::new();
-        if let Some(found) = self.trusted_tpm(request, now, &mut reasons)? {
+        if self.has_trusted_tpm(request, now, &mut reasons)? {
+            let shown = request.evidence().into_iter();
+            let sound = |one: Evidence| {
+                let ak_name = one.check().ok()?.ak_name;
+                Some((one, ak_name))
+            };
             return Ok(Judged {
                 level: Level::Tpm,
-                tpm: Some(found),
+                tpm: shown.filter_map(sound).collect(),
                 reasons: Vec::new(),
             });
         }
@@ -41,7 +47,7 @@ impl Ca {
         };
         Ok(Judged {
             level,
-            tpm: None,
+            tpm: Vec::new(),
             reasons,
         })
     }
@@ -54,30 +60,30 @@ impl Ca {
         })
     }
 
-    /// The first endorsement key whose maker is believed.
-    fn trusted_tpm(
+    /// Whether there is an endorsement key whose maker is believed.
+    fn has_trusted_tpm(
         &self,
         request: &Request,
         now: u64,
         reasons: &mut Vec<String>,
-    ) -> Result<Option<(Evidence, Vec<u8>)>> {
+    ) -> Result<bool> {
         let all = request.evidence();
         if all.is_empty() {
             reasons.push("it shows no endorsement certificate of a TPM".to_owned());
-            return Ok(None);
+            return Ok(false);
         }
         let roots = self.books.ek_roots()?;
         if roots.is_empty() {
             reasons.push("no maker of TPMs is believed: ek-roots is empty".to_owned());
-            return Ok(None);
+            return Ok(false);
         }
         for evidence in all {
             match trusted(&evidence, &roots, now) {
-                Ok(name) => return Ok(Some((evidence, name))),
+                Ok(()) => return Ok(true),
                 Err(e) => reasons.push(e.to_string()),
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Whether an answer shows the level that its challenge asked for, by the books as they are now.
@@ -112,41 +118,53 @@ impl Ca {
         now: u64,
     ) -> Result<()> {
         let Some(TpmAnswer {
-            activation: shown,
+            activation: given,
             certified,
         }) = answer.tpm()
         else {
             return Err(Error::input("the answer lacks what the TPM adds"));
         };
-        let asked = challenge.credential().map(|(ek, _)| ek.to_vec());
-        let evidence = challenge.request().evidence();
-        let evidence = evidence
-            .iter()
-            .find(|one| Some(&one.ek_public) == asked.as_ref());
-        let evidence = evidence.ok_or_else(|| Error::input("the challenge was for another TPM"))?;
-        trusted(evidence, &self.books.ek_roots()?, now)?;
-        if !same(&activation(secret, challenge).0, &shown.0) {
+        let asked = asked(challenge);
+        let Some(shown) = asked.first() else {
+            return Err(Error::input("the challenge was for another TPM"));
+        };
+        let roots = self.books.ek_roots()?;
+        let believed = trusted(shown, &roots, now);
+        if !asked.iter().any(|one| trusted(one, &roots, now).is_ok()) {
+            return believed;
+        }
+        if !same(&activation(secret, challenge).0, &given.0) {
             return Err(Error::input(
-                "the TPM did not open the credential: another TPM, or another attestation key",
+                "the TPM did not open the credentials: another TPM, or another attestation key",
             ));
         }
         let data = qualifying_data(challenge);
         tpm::verify_certify(
             &certified,
-            &evidence.ak_public,
+            &shown.ak_public,
             challenge.request().public(),
             &data.0,
         )
     }
 }
 
-/// Whether the TPM is one of a maker who is believed; gives the Name of its AK.
-fn trusted(evidence: &Evidence, roots: &[Vec<u8>], now: u64) -> Result<Vec<u8>> {
-    let checked = evidence.check()?;
+/// The endorsement keys that a challenge has credentials for, as its request shows them.
+pub(super) fn asked(challenge: &Challenge) -> Vec<Evidence> {
+    let mut all = challenge.request().evidence();
+    all.retain(|one| {
+        let mut credentials = challenge.credentials();
+        credentials.any(|(ek, _)| ek == one.ek_public)
+    });
+    all
+}
+
+/// Whether an endorsement key is one of a maker who is believed.
+fn trusted(evidence: &Evidence, roots: &[Vec<u8>], now: u64) -> Result<()> {
+    evidence.check()?;
     let (leaf, above) = (&evidence.ek_certificate, &evidence.intermediates);
     chain::verify(leaf, above, roots, now, Purpose::EndorsementKey)
         .map_err(|e| Error::input(format!("the TPM's endorsement certificate: {e}")))?;
-    Ok(checked.ak_name)
+    Ok(())
 }
 
 /// Compares MACs in constant time.

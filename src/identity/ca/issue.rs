@@ -2,6 +2,7 @@
 
 use super::books::{Asked, Taken};
 use super::config::Profile;
+use super::device::endorsement;
 use super::{CLOCK_SKEW, Ca};
 use crate::error::{Error, Result};
 use crate::identity::flow::{
@@ -57,6 +58,7 @@ impl Ca {
             return Err(Error::input("the challenge has expired; ask for a new one"));
         }
         self.check_not_stolen(fingerprint(challenge.request().public()), now)?;
+        self.check_not_barred(challenge.request())?;
         let secret = || self.books.secret(nonce);
         self.proven(&challenge, answer, secret, (asked.level, now))?;
         let (_, profile) = self.config.profile(Some(&asked.profile))?;
@@ -128,6 +130,7 @@ impl Ca {
                 .map(|ssh| ssh.principals.clone())
                 .unwrap_or_default(),
             key: fingerprint(request.public()),
+            device: endorsement(challenge)?,
             ssh_serial: None,
             at: now,
             not_after: ends.min(self.issuer.not_after()),

@@ -39,6 +39,9 @@ pub struct Entry {
     pub principals: Vec<String>,
     /// SHA-256 of the key's SubjectPublicKeyInfo.
     pub key: Digest,
+    /// The same of its TPM's endorsement keys. None where it has no TPM, or was issued before they were
+    /// kept.
+    pub device: Vec<Digest>,
     /// The profile by which it was issued.
     pub profile: String,
     /// When it was issued.
@@ -100,6 +103,7 @@ impl Ca {
             alt_names: taken.alt_names,
             principals: taken.principals,
             key: taken.key,
+            device: taken.device,
             profile: taken.profile,
             at: taken.at,
             not_after: taken.not_after,

@@ -20,7 +20,7 @@ const MAX_ATTEST: usize = 1024;
 /// What a TPM adds to an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TpmAnswer {
-    /// [`activation`] by the secret of the credential.
+    /// [`activation`] by the secrets of the credentials.
     pub activation: Digest,
     /// The AK's statement on the key, with [`qualifying_data`] in it.
     pub certified: Certified,
@@ -186,11 +186,11 @@ pub fn qualifying_data(challenge: &Challenge) -> Digest {
     bound("certify", challenge)
 }
 
-/// What shows that the credential was opened: HMAC-SHA256 by its secret over the digest of kind
-/// `activate`, whose parts are the challenge's digest and the request's.
-pub fn activation(secret: &Secret, challenge: &Challenge) -> Digest {
+/// What shows that all credentials were opened: HMAC-SHA256 over the digest of kind `activate`, whose parts
+/// are the challenge's digest and the request's. The key is their secrets, one after the other.
+pub fn activation(secrets: &Secret, challenge: &Challenge) -> Digest {
     // As a key; it stays wiped with its owner.
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secrets.expose());
     let tag = hmac::sign(&key, &bound("activate", challenge).0);
     let mut bytes = [0; 32];
     bytes.copy_from_slice(tag.as_ref());

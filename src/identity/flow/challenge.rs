@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::file::{Body, Signed};
-use super::request::{MAX_PUBLIC, Request, RequestBody};
+use super::request::{MAX_EKS, MAX_PUBLIC, Request, RequestBody};
 use super::text::{Digest, base64};
 use super::transcript::Transcript;
 use super::{Authority, fingerprint};
@@ -23,8 +23,8 @@ pub struct ChallengeSpec {
     pub nonce: Digest,
     /// Last second in which an answer is taken, since 1970.
     pub expires: u64,
-    /// A secret for the request's TPM.
-    pub credential: Option<Credential>,
+    /// Secrets for the request's TPM, one for each of its EKs.
+    pub credentials: Vec<Credential>,
 }
 
 /// A secret that only one TPM can read, and only beside its attestation key.
@@ -45,8 +45,8 @@ pub struct Credential {
 /// A CA's question about one request, which is inside of it, signed by the CA's key.
 ///
 /// Parts: the CA's name and key (SubjectPublicKeyInfo), the request's digest, the nonce, the time (8
-/// bytes, big-endian), and the credential where there is one, as the EK's TPMT_PUBLIC, the ID object
-/// and the encrypted secret.
+/// bytes, big-endian), and the list of credentials, each as the EK's TPMT_PUBLIC, the ID object and the
+/// encrypted secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
     file: Signed<ChallengeBody>,
@@ -60,8 +60,8 @@ pub(super) struct ChallengeBody {
     request: Signed<RequestBody>,
     nonce: Digest,
     expires: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    credential: Option<Credential>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    credentials: Vec<Credential>,
 }
 
 impl Body for ChallengeBody {
@@ -73,8 +73,8 @@ impl Body for ChallengeBody {
         to.part(&self.request.digest().0);
         to.part(&self.nonce.0);
         to.part(&self.expires.to_be_bytes());
-        to.count(self.credential.iter().len());
-        if let Some(credential) = &self.credential {
+        to.count(self.credentials.len());
+        for credential in &self.credentials {
             to.part(&credential.ek_public);
             to.part(&credential.id_object);
             to.part(&credential.encrypted_secret);
@@ -98,7 +98,7 @@ impl Challenge {
             request: spec.request.file,
             nonce: spec.nonce,
             expires: spec.expires,
-            credential: spec.credential,
+            credentials: spec.credentials,
         };
         Challenge::checked(Signed::make(ca, body)?)
     }
@@ -141,14 +141,15 @@ impl Challenge {
         self.file.body.expires
     }
 
-    /// The credential, with the EK that it is for.
-    pub fn credential(&self) -> Option<(&[u8], provider::Credential)> {
-        let credential = self.file.body.credential.as_ref()?;
-        let for_provider = provider::Credential {
-            id_object: credential.id_object.clone(),
-            encrypted_secret: credential.encrypted_secret.clone(),
-        };
-        Some((&credential.ek_public, for_provider))
+    /// The credentials, each with the EK that it is for.
+    pub fn credentials(&self) -> impl ExactSizeIterator<Item = (&[u8], provider::Credential)> {
+        self.file.body.credentials.iter().map(|one| {
+            let for_provider = provider::Credential {
+                id_object: one.id_object.clone(),
+                encrypted_secret: one.encrypted_secret.clone(),
+            };
+            (one.ek_public.as_slice(), for_provider)
+        })
     }
 
     /// Whether the device may answer it: that it is of the CA which the device means (`authority`, or
@@ -184,14 +185,16 @@ impl Challenge {
                 "the challenge is about a request to another CA",
             ));
         }
-        if let Some(credential) = &body.credential {
+        let fits = |credential: &Credential| {
             let most = provider::MAX_CREDENTIAL;
-            if credential.ek_public.len() > MAX_PUBLIC
-                || credential.id_object.len() > most
-                || credential.encrypted_secret.len() > most
-            {
-                return Err(Error::input("the challenge's credential is too long"));
-            }
+            credential.ek_public.len() <= MAX_PUBLIC
+                && credential.id_object.len() <= most
+                && credential.encrypted_secret.len() <= most
+        };
+        if body.credentials.len() > MAX_EKS || !body.credentials.iter().all(fits) {
+            return Err(Error::input(
+                "the challenge has more of credentials than a TPM takes",
+            ));
         }
         Ok(Challenge { request, file })
     }

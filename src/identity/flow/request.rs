@@ -23,7 +23,7 @@ const MAX_PRINCIPAL: usize = 255;
 /// Longest name of a back end, in bytes.
 const MAX_BACK_END: usize = 32;
 /// Most endorsement keys: TPMs have up to four.
-const MAX_EKS: usize = 4;
+pub(super) const MAX_EKS: usize = 4;
 /// Longest TPMT_PUBLIC in bytes: that of RSA-4096 has 550.
 pub(super) const MAX_PUBLIC: usize = 1024;
 

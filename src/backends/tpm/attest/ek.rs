@@ -35,7 +35,9 @@ pub(super) fn all(live: &mut Live, endorser: &Endorser<'_>) -> Result<Vec<Endors
         let Some(certificate) = certificates(&contents).into_iter().next() else {
             continue;
         };
-        if let Some(public) = certified(live, endorser, place, &indices, &certificate)? {
+        let public = certified(live, endorser, place, &indices, &certificate)?;
+        // The CA has each that is shown prove itself.
+        if let Some(public) = public.filter(|public| by_policy(public).is_ok()) {
             found.push(EndorsementKey {
                 public: marshalled(&public)?,
                 certificate: Some(certificate),

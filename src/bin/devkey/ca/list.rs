@@ -15,8 +15,10 @@ use crate::transfer::Out;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   devkey ca list --dir lab-ca --json
---json: an array of {serial, state, level, subject, alt_names, principals, key, profile, at, not_after,
-ssh_serial, revoked_at, reason}; state is good, expired, revoked or unfinished, times are seconds since 1970.
+DEVICE is the beginning of the fingerprint of its TPM's endorsement key.
+--json: an array of {serial, state, level, subject, alt_names, principals, key, device, profile,
+at, not_after, ssh_serial, revoked_at, reason}; state is good, expired, revoked or unfinished,
+device an array, times are seconds since 1970.
 Next: `devkey ca show SERIAL`.")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -52,8 +54,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     if args.json {
         return Answer::json(&all);
     }
-    let rows: Vec<[String; 5]> = all.iter().map(cells).collect();
-    let header = ["SERIAL", "STATE", "LEVEL", "UNTIL", "SUBJECT"];
+    let rows: Vec<[String; 6]> = all.iter().map(cells).collect();
+    let header = ["SERIAL", "STATE", "LEVEL", "DEVICE", "UNTIL", "SUBJECT"];
     Ok(Answer::text(output::table(header, &rows)))
 }
 
@@ -106,17 +108,20 @@ fn about(ca: &Ca, json: bool) -> Outcome {
     ])))
 }
 
-fn cells(entry: &Entry) -> [String; 5] {
+fn cells(entry: &Entry) -> [String; 6] {
     let state = match entry.state {
         State::Unfinished => "unfinished",
         State::Good => "good",
         State::Expired => "expired",
         State::Revoked => "revoked",
     };
+    let device = entry.device.first().map(ToString::to_string);
+    let device = device.map(|ek| format!("{ek:.16}"));
     [
         entry.serial.to_string(),
         state.to_owned(),
         entry.level.to_string(),
+        device.unwrap_or_else(|| "-".to_owned()),
         until(entry.not_after),
         entry.subject.clone(),
     ]

@@ -2,12 +2,13 @@
 
 use clap::ValueEnum;
 use devkey::Error;
+use devkey::identity::ca::Ca;
 use devkey::identity::signer::TokenSigner;
 use devkey::identity::x509::{Reason, Serial};
 
 use super::{Books, signer};
 use crate::cert::now;
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 use crate::output::{Answer, Outcome};
 use crate::pin::Access;
 use crate::request::pem;
@@ -26,6 +27,9 @@ pub(crate) struct Args {
     /// Why: the lists say it
     #[arg(long, default_value = "unspecified")]
     reason: Why,
+    /// And all else that its TPM got, under whatever key and name; that TPM is certified no more
+    #[arg(long)]
+    device: bool,
     /// A serial of `devkey ca list`
     serial: Serial,
 }
@@ -93,14 +97,38 @@ impl From<Why> for Reason {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let ca = args.books.open()?;
-    ca.revoke(&args.serial, args.reason.into(), now())
-        .map_err(|e| match e {
-            Error::NotFound(_) => Failure::new(e, "devkey ca list"),
-            other => other.into(),
-        })?;
-    Ok(Answer::text(format!("revoked {}", args.serial))
+    let done = match args.device {
+        true => device(&ca, args)?,
+        false => {
+            let done = ca.revoke(&args.serial, args.reason.into(), now());
+            done.map_err(explained)?;
+            format!("revoked {}", args.serial)
+        }
+    };
+    Ok(Answer::text(done)
         .note("Make new lists, and bring them to those who trust this CA:")
         .note("devkey ca crl, devkey ca krl"))
+}
+
+fn device(ca: &Ca, args: &Args) -> Result<String> {
+    let revoked = ca.revoke_device(&args.serial, args.reason.into(), now());
+    let revoked = revoked.map_err(explained)?;
+    let mut lines: Vec<String> = revoked.iter().map(|one| format!("revoked {one}")).collect();
+    let device = ca.entry(&args.serial, now())?.device;
+    let named = device.iter().map(|ek| format!("certified no more: the TPM of endorsement key {ek}"));
+    lines.extend(named);
+    Ok(lines.join("\n"))
+}
+
+fn explained(error: Error) -> Failure {
+    match error {
+        Error::NotFound(_) => Failure::new(error, "devkey ca list"),
+        Error::BadInput(_) => Failure::new(
+            error,
+            "revoke its serials without --device; the next certificate of a TPM names it",
+        ),
+        other => other.into(),
+    }
 }
 
 pub(super) fn crl(args: &CrlArgs) -> Outcome {
