@@ -2,12 +2,12 @@
 //! from again (TCG EK Credential Profile for TPM Family 2.0, version 2.5, §2.2 and annex B).
 
 use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, ek};
-use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder};
+use tss_esapi::attributes::ObjectAttributes;
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::structures::{Digest, EccPoint, Public, PublicKeyRsa};
 
-use super::objects::ours;
+use super::objects::{made_here, ours};
 use super::policy::Policy;
 use super::tss2::marshalled;
 use crate::error::Result;
@@ -137,11 +137,7 @@ fn raise(template: &mut Public) -> Result<()> {
 }
 
 fn high_attributes() -> Result<ObjectAttributes> {
-    let attributes = ObjectAttributesBuilder::new()
-        .with_fixed_tpm(true)
-        .with_fixed_parent(true)
-        .with_sensitive_data_origin(true)
-        .with_user_with_auth(true)
+    let attributes = made_here()
         .with_admin_with_policy(true)
         .with_restricted(true)
         .with_decrypt(true)

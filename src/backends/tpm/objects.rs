@@ -58,11 +58,7 @@ impl Parent {
 /// `unique`, as the Linux tools, tpm2-openssl and the key file draft have it. (Windows fills
 /// `unique` with zeros, which makes another key.)
 pub(super) fn storage_primary() -> Result<Public> {
-    let attributes = ObjectAttributesBuilder::new()
-        .with_fixed_tpm(true)
-        .with_fixed_parent(true)
-        .with_sensitive_data_origin(true)
-        .with_user_with_auth(true)
+    let attributes = made_here()
         .with_no_da(true)
         .with_restricted(true)
         .with_decrypt(true)
@@ -84,6 +80,15 @@ pub(super) fn storage_primary() -> Result<Public> {
     )
 }
 
+/// The attributes of what was made in this TPM, never leaves it, and is used by its auth.
+pub(super) fn made_here() -> ObjectAttributesBuilder {
+    ObjectAttributesBuilder::new()
+        .with_fixed_tpm(true)
+        .with_fixed_parent(true)
+        .with_sensitive_data_origin(true)
+        .with_user_with_auth(true)
+}
+
 /// Whether this is a storage key that never leaves the TPM and needs no password.
 pub(super) fn is_storage(public: &Public) -> bool {
     let has = public.object_attributes();
@@ -99,11 +104,7 @@ pub(super) fn is_storage(public: &Public) -> bool {
 /// The template of a key: never leaves this TPM, any scheme, and a wrong auth counts nowhere: keys
 /// have none, or one that nobody guesses.
 pub(super) fn template(kind: KeyKind, usage: Usage) -> Result<Public> {
-    let attributes = ObjectAttributesBuilder::new()
-        .with_fixed_tpm(true)
-        .with_fixed_parent(true)
-        .with_sensitive_data_origin(true)
-        .with_user_with_auth(true)
+    let attributes = made_here()
         .with_no_da(true)
         .with_sign_encrypt(usage.sign)
         .with_decrypt(usage.agree || usage.decrypt)

@@ -1,6 +1,5 @@
 //! The attestation key.
 
-use tss_esapi::attributes::ObjectAttributesBuilder;
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
@@ -14,7 +13,7 @@ use tss_esapi::structures::{
 use super::Endorser;
 use crate::backends::tpm::errors::Fault;
 use crate::backends::tpm::live::Live;
-use crate::backends::tpm::objects::ours;
+use crate::backends::tpm::objects::{made_here, ours};
 use crate::backends::tpm::probe;
 use crate::error::Result;
 use crate::key::{Hash, KeyKind};
@@ -34,11 +33,7 @@ pub(super) fn make(live: &mut Live, endorser: &Endorser<'_>) -> Result<(KeyHandl
 /// A restricted signing key: it signs nothing that comes from outside the TPM and looks as if it
 /// did not. Its auth is empty; there is nothing to guess.
 fn template(kind: KeyKind) -> Result<Public> {
-    let attributes = ObjectAttributesBuilder::new()
-        .with_fixed_tpm(true)
-        .with_fixed_parent(true)
-        .with_sensitive_data_origin(true)
-        .with_user_with_auth(true)
+    let attributes = made_here()
         .with_no_da(true)
         .with_restricted(true)
         .with_sign_encrypt(true)
