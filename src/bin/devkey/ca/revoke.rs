@@ -1,10 +1,13 @@
 //! `devkey ca revoke`, `crl` and `krl`.
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use devkey::Error;
 use devkey::identity::ca::Ca;
 use devkey::identity::signer::TokenSigner;
 use devkey::identity::x509::{Reason, Serial};
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as Unknown;
 
 use super::{Books, signer};
 use crate::cert::now;
@@ -13,6 +16,25 @@ use crate::output::{Answer, Outcome};
 use crate::pin::Access;
 use crate::request::pem;
 use crate::transfer::Out;
+
+/// The reasons by their names in the books, and what they say.
+const REASONS: [(&str, &str); 6] = [
+    ("unspecified", "nothing is said"),
+    (
+        "key-compromise",
+        "another may have the key: lost, stolen, copied",
+    ),
+    (
+        "affiliation-changed",
+        "what the certificate says is no longer so",
+    ),
+    ("superseded", "another certificate took its place"),
+    ("cessation-of-operation", "the device is out of service"),
+    (
+        "privilege-withdrawn",
+        "the level or the right was withdrawn",
+    ),
+];
 
 /// Take certificates back, for ever
 ///
@@ -25,29 +47,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     books: Books,
     /// Why: the lists say it
-    #[arg(long, default_value = "unspecified")]
-    reason: Why,
+    #[arg(long, default_value = "unspecified", value_parser = reasons())]
+    reason: Reason,
     /// And all else that its TPM got, under whatever key and name; that TPM is certified no more
     #[arg(long)]
     device: bool,
     /// A serial of `devkey ca list`
     serial: Serial,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Why {
-    /// nothing is said
-    Unspecified,
-    /// another may have the key: lost, stolen, copied
-    KeyCompromise,
-    /// what the certificate says is no longer so
-    AffiliationChanged,
-    /// another certificate took its place
-    Superseded,
-    /// the device is out of service
-    CessationOfOperation,
-    /// the level or the right was withdrawn
-    PrivilegeWithdrawn,
 }
 
 /// Make the list of revoked X.509 certificates
@@ -82,25 +88,12 @@ pub(crate) struct KrlArgs {
     out: Out,
 }
 
-impl From<Why> for Reason {
-    fn from(why: Why) -> Self {
-        match why {
-            Why::Unspecified => Reason::Unspecified,
-            Why::KeyCompromise => Reason::KeyCompromise,
-            Why::AffiliationChanged => Reason::AffiliationChanged,
-            Why::Superseded => Reason::Superseded,
-            Why::CessationOfOperation => Reason::CessationOfOperation,
-            Why::PrivilegeWithdrawn => Reason::PrivilegeWithdrawn,
-        }
-    }
-}
-
 pub(super) fn run(args: &Args) -> Outcome {
     let ca = args.books.open()?;
     let done = match args.device {
         true => device(&ca, args)?,
         false => {
-            let done = ca.revoke(&args.serial, args.reason.into(), now());
+            let done = ca.revoke(&args.serial, args.reason, now());
             done.map_err(explained)?;
             format!("revoked {}", args.serial)
         }
@@ -111,11 +104,13 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 fn device(ca: &Ca, args: &Args) -> Result<String> {
-    let revoked = ca.revoke_device(&args.serial, args.reason.into(), now());
+    let revoked = ca.revoke_device(&args.serial, args.reason, now());
     let revoked = revoked.map_err(explained)?;
     let mut lines: Vec<String> = revoked.iter().map(|one| format!("revoked {one}")).collect();
     let device = ca.entry(&args.serial, now())?.device;
-    let named = device.iter().map(|ek| format!("certified no more: the TPM of endorsement key {ek}"));
+    let named = device
+        .iter()
+        .map(|ek| format!("certified no more: the TPM of endorsement key {ek}"));
     lines.extend(named);
     Ok(lines.join("\n"))
 }
@@ -149,4 +144,26 @@ pub(super) fn crl(args: &CrlArgs) -> Outcome {
 pub(super) fn krl(args: &KrlArgs) -> Outcome {
     let krl = args.books.open()?.krl(now())?;
     args.out.put(krl)
+}
+
+fn reasons() -> impl TypedValueParser<Value = Reason> {
+    let value = |(name, help)| PossibleValue::new(name).help(help);
+    PossibleValuesParser::new(REASONS.map(value)).try_map(|name| reason(&name))
+}
+
+fn reason(name: &str) -> std::result::Result<Reason, Unknown> {
+    Reason::deserialize(name.into_deserializer())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail with a letter of a name changed.
+    #[test]
+    fn every_reason_is_known() {
+        for (name, _) in REASONS {
+            reason(name).unwrap();
+        }
+    }
 }
