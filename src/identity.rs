@@ -23,6 +23,7 @@ macro_rules! as_text {
     };
 }
 
+pub mod bundle;
 pub mod ca;
 pub mod device;
 pub mod flow;

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::fuzzy::Helper;
+use crate::identity::bundle::{self, Most};
 use crate::identity::ssh::{certificate, key as ssh_key};
-use crate::identity::{ca, flow, install, tpm, x509};
+use crate::identity::{ca, flow, tpm, x509};
 use crate::key::PublicKey;
 use crate::provider::Certified;
 use crate::{config, service, store};
@@ -126,8 +127,7 @@ pub fn flow(bytes: &[u8]) -> Result<()> {
     let _ = flow::Challenge::parse(bytes);
     let _ = flow::Answer::parse(bytes);
     let _ = flow::Issued::parse(bytes);
-    let _ = install::certificates(bytes);
-    let _ = ca::read_certificates(bytes);
+    let _ = bundle::certificates(bytes, Most::CHAIN);
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = ca::Config::parse(text, Path::new("fuzz"));
     }

@@ -191,29 +191,3 @@ fn root(public: &PublicKey, new: &NewCa) -> Result<CertificateSpec> {
         crl_url: None,
     })
 }
-
-/// The certificates of a file: one in DER, or any number in PEM, whatever text stands between them.
-///
-/// # Errors
-/// [`Error::BadInput`] where there is none, or one is malformed.
-pub fn read_certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let none = || Error::input("no certificate in PEM or DER");
-    let checked = |der: Vec<u8>| x509::expiry(&der).map(|_| der);
-    if bytes.first() == Some(&0x30) {
-        return Ok(vec![checked(bytes.to_vec())?]);
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| none())?;
-    let mut all = Vec::new();
-    for block in text.split(BEGIN).skip(1) {
-        let (body, _) = block.split_once(END).ok_or_else(none)?;
-        let whole = format!("{BEGIN}{body}{END}\n");
-        let (_, der) = der::pem::decode_vec(whole.as_bytes()).map_err(|_| none())?;
-        all.push(checked(der)?);
-    }
-    match all.is_empty() {
-        true => Err(none()),
-        false => Ok(all),
-    }
-}

@@ -1,17 +1,9 @@
 //! What a CA issued, checked before it takes the place of what is installed.
 
-use std::path::Path;
-
 use super::x509::chain::{self, Purpose};
-use super::x509::{self, MAX_LEN, matches_key};
+use super::x509::{self, matches_key};
 use crate::error::{Error, Result};
 use crate::key::PublicKey;
-use crate::store::record;
-
-/// Longest input in bytes: what fits into a file of a token.
-pub const MAX_INPUT: usize = 256 * 1024 - 1;
-/// Most certificates of one input.
-const MAX_CERTIFICATES: usize = 16;
 
 /// The certificate of a key, and what leads from it to its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,36 +24,6 @@ pub struct Conditions<'a> {
     pub any_time: bool,
     /// Roots (DER), one of which the chain must lead to; without any, none is asked for.
     pub roots: &'a [Vec<u8>],
-}
-
-/// The certificates of an input: PEM, with text or blocks of other kinds between, or one in DER.
-///
-/// # Errors
-/// [`Error::BadInput`]
-pub fn certificates(input: &[u8]) -> Result<Vec<Vec<u8>>> {
-    if input.len() > MAX_INPUT {
-        return Err(Error::input(format!(
-            "more than {MAX_INPUT} bytes are no certificate and its chain"
-        )));
-    }
-    let all = match std::str::from_utf8(input) {
-        Ok(text) if text.contains("-----BEGIN ") => from_pem(text)?,
-        Ok(text) if text.trim().is_empty() => return Err(Error::input("there is nothing in it")),
-        _ => vec![input.to_vec()],
-    };
-    let mut different: Vec<Vec<u8>> = Vec::new();
-    for der in all {
-        x509::describe(&der)?;
-        if !different.contains(&der) {
-            different.push(der);
-        }
-    }
-    match different.len() {
-        0..=MAX_CERTIFICATES => Ok(different),
-        many => Err(Error::input(format!(
-            "{many} certificates; a chain has at most {MAX_CERTIFICATES}"
-        ))),
-    }
 }
 
 /// Puts the certificates of a key in order, its own first, and checks each one's signature by the next,
@@ -142,28 +104,4 @@ fn longest(leaf: &[u8], above: &[Vec<u8>], at: u64) -> Result<Vec<Vec<u8>>> {
             )))
         }
     }
-}
-
-fn from_pem(text: &str) -> Result<Vec<Vec<u8>>> {
-    let (_, blocks) = record::split(text, Path::new("")).map_err(|e| match e {
-        Error::BadRecord { reason, .. } => Error::input(reason),
-        other => other,
-    })?;
-    let labels: Vec<String> = blocks.iter().map(|b| b.blob.label.clone()).collect();
-    let certificates: Vec<_> = blocks
-        .into_iter()
-        .map(|block| block.blob)
-        .filter(|blob| ["CERTIFICATE", "X509 CERTIFICATE"].contains(&blob.label.as_str()))
-        .map(|blob| blob.bytes)
-        .collect();
-    if certificates.is_empty() {
-        return Err(match labels.iter().any(|label| label == "PKCS7") {
-            true => Error::unsupported("PKCS#7; convert it with `openssl pkcs7 -print_certs`"),
-            false => Error::input(format!("no CERTIFICATE in it, but {}", labels.join(", "))),
-        });
-    }
-    if certificates.iter().any(|der| der.len() > MAX_LEN) {
-        return Err(Error::input("a certificate is too long"));
-    }
-    Ok(certificates)
 }

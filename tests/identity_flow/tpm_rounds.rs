@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use devkey::backends::tpm::BACK_END;
-use devkey::identity::ca::{Challenged, read_certificates};
+use devkey::identity::bundle::{Most, certificates};
+use devkey::identity::ca::Challenged;
 use devkey::identity::flow::{TpmAnswer, activation, qualifying_data};
 use devkey::provider::{
-    Attest, Attested, Certified, Credential, Identity, Key, KeyAuth, NewKey, Place, Provider, Settings,
+    Attest, Attested, Certified, Credential, Identity, Key, KeyAuth, NewKey, Place, Provider,
+    Settings,
 };
 use devkey::secret::Secret;
 
@@ -124,7 +126,7 @@ fn made(provider: &dyn Provider) -> (NewKey, Box<dyn Key>) {
 }
 
 pub(crate) fn roots(maker: &Maker) -> Vec<Vec<u8>> {
-    let read = |path| read_certificates(&std::fs::read(path).unwrap()).unwrap();
+    let read = |path| certificates(&std::fs::read(path).unwrap(), Most::ANCHORS).unwrap();
     maker.chain().into_iter().flat_map(read).collect()
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use devkey::config::parse_span;
 
-pub(crate) use input::{Input, Roots};
+pub(crate) use input::{Input, MAX_INPUT, Roots};
 pub(crate) use install::{Put, Replaced, install};
 pub(crate) use item::{Item, items};
 pub(crate) use show::pem;

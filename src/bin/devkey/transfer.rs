@@ -7,15 +7,12 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use devkey::Error;
-use devkey::identity::ca::read_certificates;
+use devkey::identity::bundle::{self, Most};
 use devkey::identity::flow::{self, Digest};
 use devkey::key::PublicKey;
 
 use crate::failure::{Failure, Result};
 use crate::output::Answer;
-
-/// Longest file of certificates that is read, in bytes.
-const MAX_CERTIFICATES: usize = 1 << 20;
 
 /// Where a result goes.
 #[derive(Debug, clap::Args)]
@@ -50,9 +47,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The certificates of a file, DER.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<Vec<u8>>> {
-    let bytes = read_most(path, MAX_CERTIFICATES)?;
+    let bytes = read_most(path, Most::ANCHORS.bytes)?;
     let named = |e: Error| Error::input(format!("{}: {e}", path.display()));
-    Ok(read_certificates(&bytes).map_err(named)?)
+    Ok(bundle::certificates(&bytes, Most::ANCHORS).map_err(named)?)
 }
 
 /// The key of a CA: from its certificate, or the fingerprint itself.

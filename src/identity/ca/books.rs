@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::files::{Dir, TEMPORARY, WriteLock, make_dir, stem, temporary_name};
+use crate::identity::bundle::{self, Most};
 use crate::identity::flow::Digest;
 use crate::identity::x509::Serial;
 use crate::secret::Secret;
@@ -31,9 +32,6 @@ const BARRED: &str = "barred";
 const DIRECTORIES: [&str; 7] = [
     EK_ROOTS, CHALLENGES, ANSWERED, ISSUED, REGISTERED, REVOKED, BARRED,
 ];
-
-/// Most certificates of TPM makers.
-const MAX_EK_ROOTS: usize = 512;
 
 /// A CA's directory.
 #[derive(Debug)]
@@ -116,7 +114,7 @@ impl Books {
 
     pub(super) fn chain(&self) -> Result<Vec<Vec<u8>>> {
         let dir = Dir::open(&self.path)?;
-        certificates(&dir.path(CHAIN), dir.read(CHAIN)?.0)
+        certificates(&dir.path(CHAIN), &dir.read(CHAIN)?.0, Most::CHAIN)
     }
 
     pub(super) fn add_ek_root(&self, der: &[u8]) -> Result<()> {
@@ -135,12 +133,14 @@ impl Books {
                 .any(|e| stem(name, e).is_some())
         };
         for name in dir.names()?.iter().filter(|name| certificate(name)) {
-            all.extend(certificates(&dir.path(name), dir.read(name)?.0)?);
+            let (path, bytes) = (dir.path(name), dir.read(name)?.0);
+            all.extend(certificates(&path, &bytes, Most::ANCHORS)?);
         }
-        match all.len() <= MAX_EK_ROOTS {
+        let most = Most::ANCHORS.certificates;
+        match all.len() <= most {
             true => Ok(all),
             false => Err(Error::input(format!(
-                "{}: more than {MAX_EK_ROOTS} certificates",
+                "{}: more than {most} certificates",
                 self.path.join(EK_ROOTS).display()
             ))),
         }
@@ -338,9 +338,8 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| bad(path, "not text"))
 }
 
-/// Certificates of a file: one in DER, or any number in PEM.
-fn certificates(path: &Path, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
-    super::read_certificates(&bytes).map_err(|e| bad(path, &e.to_string()))
+fn certificates(path: &Path, bytes: &[u8], most: Most) -> Result<Vec<Vec<u8>>> {
+    bundle::certificates(bytes, most).map_err(|e| bad(path, &e.to_string()))
 }
 
 fn pem(der: &[u8]) -> Result<String> {

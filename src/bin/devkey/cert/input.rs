@@ -5,8 +5,8 @@ use std::io::{Read, stdin};
 use std::path::Path;
 
 use devkey::Error;
+use devkey::identity::bundle::{Most, certificates};
 use devkey::identity::flow::{Digest, Issued};
-use devkey::identity::install::{self, MAX_INPUT};
 use devkey::identity::ssh::certificate::Certificate as SshCertificate;
 use devkey::identity::ssh::principals;
 use devkey::key::PublicKey;
@@ -49,7 +49,7 @@ impl Input {
         }
         let mut input = Input::default();
         let Ok(text) = std::str::from_utf8(bytes) else {
-            input.x509 = install::certificates(bytes)?;
+            input.x509 = certificates(bytes, Most::CHAIN)?;
             return Ok(input);
         };
         let (lines, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| is_ssh(line));
@@ -58,7 +58,7 @@ impl Input {
         }
         let rest = rest.join("\n");
         if lines.is_empty() || rest.contains("-----BEGIN ") {
-            input.x509 = install::certificates(rest.as_bytes())?;
+            input.x509 = certificates(rest.as_bytes(), Most::CHAIN)?;
         }
         Ok(input)
     }
@@ -78,7 +78,7 @@ impl Roots {
     pub(crate) fn read(x509: Option<&Path>, ssh: Option<&Path>) -> Result<Self> {
         let mut roots = Roots::default();
         if let Some(file) = x509 {
-            let all = install::certificates(&read(file)?);
+            let all = certificates(&read(file)?, Most::CHAIN);
             roots.x509 = all.map_err(|e| at(file, &e))?;
         }
         if let Some(file) = ssh {
@@ -89,6 +89,9 @@ impl Roots {
         Ok(roots)
     }
 }
+
+/// Longest input, in bytes.
+pub(crate) const MAX_INPUT: usize = Most::CHAIN.bytes;
 
 /// Reads to the end, which is not far.
 pub(crate) fn bounded(from: impl Read, what: &str) -> Result<Vec<u8>> {

@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use devkey::Error;
-use devkey::identity::install::MAX_INPUT;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::COMMAND;
 use super::request::Request;
+use crate::cert::MAX_INPUT;
 use crate::failure::{Failure, Result};
 
 /// How a request is answered.
