@@ -30,6 +30,7 @@ mod device;
 mod evidence;
 mod issue;
 mod list;
+mod own;
 mod pattern;
 mod register;
 mod revoke;
@@ -38,6 +39,7 @@ pub use challenge::Challenged;
 pub use config::{Config, Profile};
 pub use issue::{Granted, KEY_ID};
 pub use list::{Entry, State};
+pub use own::Own;
 pub use pattern::Pattern;
 pub use register::Registered;
 
@@ -47,8 +49,8 @@ use crate::error::{Error, Result};
 use crate::identity::flow::{Authority, Digest, fingerprint};
 use crate::identity::level::Level;
 use crate::identity::signer::Signer;
-use crate::identity::x509::{self, CertificateSpec, Issuer, Serial, Subject};
-use crate::key::{PublicKey, Usage};
+use crate::identity::x509::{self, Issuer};
+use crate::key::PublicKey;
 use books::Books;
 
 /// Seconds by which a certificate begins earlier than it is made: clocks differ.
@@ -69,31 +71,28 @@ pub struct Ca {
 pub struct NewCa {
     /// What stands in `ca.toml`.
     pub config: Config,
-    /// The subject of its certificate.
-    pub subject: Subject,
-    /// First second of its validity.
-    pub not_before: u64,
-    /// Last second of its validity.
-    pub not_after: u64,
+    /// Its certificate.
+    pub own: Own,
     /// Certificates of makers of TPMs, DER.
     pub ek_roots: Vec<Vec<u8>>,
 }
 
 impl Ca {
-    /// Makes a CA that signs itself, in a directory that is not there yet.
+    /// Makes a CA in a directory that is not there yet.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::BadInput`] for a configuration or a name that cannot be, and those of
-    /// signing and writing. Nothing is left behind.
+    /// [`Error::Exists`], [`Error::BadInput`] for a configuration or a name that cannot be, or where what is
+    /// above it does not lead to a root or does not let it issue, and those of signing and writing. Nothing
+    /// is left behind.
     pub fn create(dir: &Path, signer: &dyn Signer, new: &NewCa) -> Result<Self> {
         new.config.check(&new.config.encode()?)?;
         if fingerprint(signer.public()) != new.config.key {
             return Err(Error::Internal("the CA's key is another".to_owned()));
         }
-        let certificate = x509::self_signed(signer, &root(signer.public(), new)?)?;
+        let chain = new.own.chain(signer)?;
         Books::create(dir, |books| {
             books.put_config(&new.config.encode()?)?;
-            books.put_chain(std::slice::from_ref(&certificate))?;
+            books.put_chain(&chain)?;
             new.ek_roots
                 .iter()
                 .try_for_each(|root| books.add_ek_root(root))
@@ -166,6 +165,29 @@ impl Ca {
         }
     }
 
+    /// The levels that it cannot state in X.509: a certificate of its chain does not allow the policies. What a
+    /// root says counts for nothing (RFC 5280 §6.1.1).
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] where the chain cannot be read.
+    pub fn unstatable(&self) -> Result<Vec<Level>> {
+        let mut levels = Level::ALL.to_vec();
+        let mut not = Vec::new();
+        for der in self.chain.iter().rev().skip(1) {
+            let may = x509::describe(der)?.policies;
+            let states = |level: &Level| {
+                let any = may.iter().any(|policy| policy == x509::ANY_POLICY);
+                any || self
+                    .policies(*level)
+                    .iter()
+                    .all(|policy| may.contains(policy))
+            };
+            not.extend(levels.iter().filter(|level| !states(level)));
+            levels.retain(states);
+        }
+        Ok(not)
+    }
+
     /// # Errors
     /// [`Error::BadInput`] where `signer` is not the CA's key.
     fn check_signer(&self, signer: &dyn Signer) -> Result<()> {
@@ -174,20 +196,4 @@ impl Ca {
             false => Err(Error::input("that is not the CA's key")),
         }
     }
-}
-
-fn root(public: &PublicKey, new: &NewCa) -> Result<CertificateSpec> {
-    Ok(CertificateSpec {
-        serial: Serial::random()?,
-        public: public.clone(),
-        subject: new.subject.clone(),
-        alt_names: Vec::new(),
-        not_before: new.not_before.saturating_sub(CLOCK_SKEW),
-        not_after: new.not_after,
-        key_usage: Usage::SIGN,
-        extended_usage: Vec::new(),
-        policies: Vec::new(),
-        ca: Some(x509::Authority { path_len: Some(0) }),
-        crl_url: None,
-    })
 }

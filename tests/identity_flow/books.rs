@@ -121,9 +121,11 @@ fn a_ca_is_made_whole_or_not_at_all() {
     let dir = authority.dir().join("ca");
     let mut new = NewCa {
         config: authority.ca.config().clone(),
-        subject: "CN=Lab CA".parse().unwrap(),
-        not_before: NOW,
-        not_after: NOW + 86400,
+        own: Own::Root {
+            subject: "CN=Lab CA".parse().unwrap(),
+            not_before: NOW,
+            not_after: NOW + 86400,
+        },
         ek_roots: vec![vec![7]],
     };
     assert!(matches!(

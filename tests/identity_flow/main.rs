@@ -25,7 +25,7 @@ use std::path::Path;
 
 use aws_lc_rs::digest::{self, Digest as Hashed};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use devkey::identity::ca::{Ca, Config, NewCa, Profile, Registered};
+use devkey::identity::ca::{Ca, Config, NewCa, Own, Profile, Registered};
 use devkey::identity::flow::{
     Answer, Challenge, Request, RequestSpec, Source, SshKind, SshRequest, fingerprint,
 };
@@ -83,9 +83,11 @@ impl Authority {
                 policies: BTreeMap::new(),
                 profiles: profiles.iter().map(named).collect(),
             },
-            subject: "CN=Lab CA".parse().unwrap(),
-            not_before: NOW - 86400,
-            not_after: NOW + 3650 * 86400,
+            own: Own::Root {
+                subject: "CN=Lab CA".parse().unwrap(),
+                not_before: NOW - 86400,
+                not_after: NOW + 3650 * 86400,
+            },
             ek_roots,
         };
         let ca = Ca::create(&dir.path().join("ca"), &key, &new).unwrap();

@@ -7,7 +7,7 @@ use devkey::Error;
 use devkey::identity::device;
 use devkey::identity::flow::{self, SshKind, SshRequest};
 use devkey::identity::signer::TokenSigner;
-use devkey::identity::x509::{AltName, RequestSpec, Subject};
+use devkey::identity::x509::{self, AltName, RequestSpec, Subject};
 use devkey::store::KeyRecord;
 
 pub(crate) use source::source;
@@ -77,6 +77,8 @@ enum Format {
     Request,
     /// the PKCS#10 request alone, PEM, for any CA
     Csr,
+    /// a PKCS#10 request, PEM, for the key of a CA below another: then `devkey ca init --certificate`
+    CaCsr,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -91,8 +93,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
         token: &*token,
         key: &key,
     };
-    if args.format == Format::Csr {
-        let der = devkey::identity::x509::Request::make(&signer, &names)?;
+    let csr = match args.format {
+        Format::Request => None,
+        Format::Csr => Some(x509::Request::make(&signer, &names)?),
+        Format::CaCsr => Some(x509::Request::make_authority(&signer, &names.subject)?),
+    };
+    if let Some(der) = csr {
         return Ok(args.out.put(pem("CERTIFICATE REQUEST", &der)?)?.noted(note));
     }
     let spec = flow::RequestSpec {

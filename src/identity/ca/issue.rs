@@ -70,7 +70,7 @@ impl Ca {
             profile,
             serial: &serial,
             taken: &taken,
-            not_before: now.saturating_sub(CLOCK_SKEW),
+            not_before: now.saturating_sub(CLOCK_SKEW).max(self.issuer.not_before()),
         };
         let issued = self.sign(signer, &grant)?;
         let done = Taken {

@@ -50,6 +50,11 @@ impl Issuer {
         self.subject.to_string()
     }
 
+    /// The first second in which its own certificate is valid, since 1970: what it issues begins no earlier.
+    pub fn not_before(&self) -> u64 {
+        self.validity.0
+    }
+
     /// The last second in which its own certificate is valid, since 1970: what it issues ends no later.
     pub fn not_after(&self) -> u64 {
         self.validity.1

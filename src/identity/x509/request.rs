@@ -64,15 +64,21 @@ impl Request {
             let only = spec.subject.is_empty();
             wanted.push(extensions::alt_names(&spec.alt_names, only)?);
         }
-        let info = || -> der::Result<CertReqInfo> {
-            Ok(CertReqInfo {
-                version: Version::V1,
-                subject: spec.subject.name(),
-                public_key: SubjectPublicKeyInfoOwned::from_der(&signer.public().to_spki())?,
-                attributes: SetOfVec::try_from(vec![Attribute::try_from(ExtensionReq(wanted))?])?,
-            })
-        };
-        signed::sign(signer, &info().map_err(encoding)?)
+        signed_by(signer, &spec.subject, wanted)
+    }
+
+    /// The same for a CA below another, which has devices below it and no CA: DER. Policies it may state all:
+    /// without those of a level no certificate of its own would state one.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] without a subject, and those of signing.
+    pub fn make_authority(signer: &dyn Signer, subject: &Subject) -> Result<Vec<u8>> {
+        if subject.is_empty() {
+            return Err(Error::input("a CA needs a subject"));
+        }
+        let mut wanted = extensions::authority(Some(0))?.to_vec();
+        wanted.push(extensions::policies(&[extensions::ANY_POLICY.to_owned()])?);
+        signed_by(signer, subject, wanted)
     }
 
     /// Reads one and checks its signature.
@@ -103,6 +109,18 @@ impl Request {
             extended_usage: known.extended.unwrap_or_default(),
         })
     }
+}
+
+fn signed_by(signer: &dyn Signer, subject: &Subject, wanted: Vec<Extension>) -> Result<Vec<u8>> {
+    let info = || -> der::Result<CertReqInfo> {
+        Ok(CertReqInfo {
+            version: Version::V1,
+            subject: subject.name(),
+            public_key: SubjectPublicKeyInfoOwned::from_der(&signer.public().to_spki())?,
+            attributes: SetOfVec::try_from(vec![Attribute::try_from(ExtensionReq(wanted))?])?,
+        })
+    };
+    signed::sign(signer, &info().map_err(encoding)?)
 }
 
 fn named(subject: &Subject, alt_names: &[AltName]) -> Result<()> {

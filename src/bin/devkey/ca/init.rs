@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use devkey::Error;
-use devkey::identity::ca::{Ca, Config, NewCa, Pattern, Profile};
+use devkey::identity::ca::{Ca, Config, NewCa, Own, Pattern, Profile};
 use devkey::identity::flow::{SshKind, fingerprint};
 use devkey::identity::level::Level;
 use devkey::identity::signer::TokenSigner;
@@ -22,8 +22,9 @@ use crate::transfer::certificates;
 
 /// Make a CA of a key
 ///
-/// Makes the CA's books, with a certificate that the key signs for itself and one profile, "device". Its
-/// file ca.toml is to be edited: more profiles, other lifetimes, policies of your own.
+/// Makes the CA's books, with a certificate that the key signs for itself, or that another CA has signed, and
+/// one profile, "device". Its file ca.toml is to be edited: more profiles, other lifetimes, policies of your
+/// own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   devkey key new --kind ec-p384 ca && devkey ca init --dir lab-ca --key ca --name 'Lab CA' \\
@@ -50,6 +51,10 @@ pub(crate) struct Args {
     /// How long its certificate is valid
     #[arg(long, value_name = "YEARS", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=100))]
     years: u32,
+    /// For a CA below another: the certificate that this one has signed (devkey request --format ca-csr), and
+    /// those above it, the root included
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "years"])]
+    certificate: Option<PathBuf>,
     /// How long the certificates that it issues are valid
     #[arg(long, value_name = "DAYS", default_value = "365")]
     days: u32,
@@ -86,7 +91,6 @@ pub(super) fn run(args: &Args) -> Outcome {
     for path in &args.ek_root {
         ek_roots.extend(certificates(path)?);
     }
-    let now = now();
     let new = NewCa {
         config: Config {
             version: 1,
@@ -97,9 +101,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             policies: BTreeMap::new(),
             profiles: BTreeMap::from([("device".to_owned(), profile(args))]),
         },
-        subject: subject(args)?,
-        not_before: now,
-        not_after: now + u64::from(args.years) * 365 * 86400,
+        own: own(args, now())?,
         ek_roots,
     };
     let note = args.access.log_in(&*token, &found.name)?;
@@ -110,7 +112,8 @@ pub(super) fn run(args: &Args) -> Outcome {
             key: &key,
         },
         &new,
-    )?;
+    )
+    .map_err(|e| explained(e, args))?;
     let text = format!(
         "made the CA {:?} in {}\nfingerprint: {}",
         args.name,
@@ -122,7 +125,40 @@ pub(super) fn run(args: &Args) -> Outcome {
         true => answer.note("It allows no names yet: add patterns to names in its ca.toml."),
         false => answer,
     };
+    let not: Vec<&str> = ca.unstatable()?.into_iter().map(Level::name).collect();
+    let answer = match not.is_empty() {
+        true => answer,
+        false => answer.note(format!(
+            "A certificate of its chain does not allow the policies of these levels, so that peers which \
+             ask for one refuse its X.509 certificates: {}. certificatePolicies 2.5.29.32.0 would allow all.",
+            not.join(", ")
+        )),
+    };
     Ok(answer.hint("next: give its ca.pem to the devices, for devkey request --ca"))
+}
+
+fn own(args: &Args, now: u64) -> Result<Own> {
+    Ok(match &args.certificate {
+        Some(path) => Own::Below {
+            certificates: certificates(path)?,
+            at: now,
+        },
+        None => Own::Root {
+            subject: subject(args)?,
+            not_before: now,
+            not_after: now + u64::from(args.years) * 365 * 86400,
+        },
+    })
+}
+
+fn explained(error: Error, args: &Args) -> Failure {
+    match (&error, &args.certificate) {
+        (Error::BadInput(_) | Error::Unsupported(_), Some(path)) => Failure::new(
+            format!("{}: {error}", path.display()),
+            "give the chain as the CA above issued it, with its root; nothing was made",
+        ),
+        _ => error.into(),
+    }
 }
 
 fn profile(args: &Args) -> Profile {
