@@ -1,6 +1,6 @@
 //! docs/existing-cas.md, as it stands: each command runs, with openssl's CA, its CMP server, and pebble.
 //!
-//! Needs openssl with libp11's engine, pebble, certbot, nginx, curl.
+//! Needs openssl with libp11's engine, pebble, certbot, nginx, curl, strongSwan's pki, fcgiwrap.
 
 #![cfg(test)]
 
@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use base64ct::{Base64, Encoding};
-use common::tls::Engine;
+use common::tls::{Ca, Engine};
 use common::{Backend, Device, Run, Server, free_ports, guide, module};
 
 /// The page, by its sections.
@@ -23,6 +23,7 @@ on_each_back_end!(
     pebble_issues_and_nginx_serves,
     openssl_cmp_enrols,
     a_ca_stands_below_a_root,
+    pki_and_curl_enrol_by_est,
 );
 
 /// No section is left out.
@@ -37,7 +38,6 @@ fn every_section_is_run() {
         "EST",
     ];
     assert_eq!(guide::sections(PAGE), run);
-    assert!(PAGE.ends_with("already.\n"), "EST has commands now");
 }
 
 /// Seen to fail with a request that was not changed.
@@ -270,6 +270,66 @@ fn a_chain_that_will_not_do_makes_no_ca() {
     policies.says(&["no explicit policy"]);
 }
 
+/// strongSwan's client has the device's request answered, by password; then curl renews by the device's key, and so
+/// does the client itself.
+///
+/// Seen to fail with a server that takes any names.
+fn pki_and_curl_enrol_by_est(device: &Device) {
+    works(device);
+    let est = Est::new(device);
+    let blocks = guide::blocks(PAGE, "EST", "sh");
+    let [enrol, by_pki, renew] = blocks.as_slice() else {
+        panic!("{blocks:?}");
+    };
+    let [enrol, by_pki, renew] = [enrol, by_pki, renew].map(|block| est.here(block));
+    let wrong = shell(device, &enrol.replace("pump7:once", "pump7:twice")).fails();
+    wrong.says(&["401"]);
+    assert!(!holds(device, "web.pem"));
+    shell(device, &enrol).ok().says(&["installed "]);
+    let serial = |file: &str| {
+        let show = format!("openssl x509 -in {file} -noout -serial");
+        shell(device, &show).ok().text()
+    };
+    // Nobody renews without a certificate, by another's, or under another name.
+    let nobody = renew.replace("--cert \"$(devkey cert show web --format file)\"", "");
+    shell(device, &nobody).fails();
+    let stranger = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 9 \
+                    -keyout other.key -out other.pem -subj /O=Lab/CN=pump7.example";
+    shell(device, stranger).ok();
+    let other = renew
+        .replace(
+            "--engine pkcs11 --key-type ENG --key \"$(devkey key show web --format uri)\"",
+            "--key other.key",
+        )
+        .replace("\"$(devkey cert show web --format file)\"", "other.pem");
+    assert_ne!(other, renew);
+    shell(device, &other).fails();
+    let ask = "devkey request web --subject CN=pump8.example,O=Lab --format csr > pump8.csr\n";
+    shell(
+        device,
+        &format!("{ask}{}", renew.replace("web.csr", "pump8.csr")),
+    )
+    .fails();
+    assert!(!holds(device, "web-new.pem"));
+    shell(device, &renew).ok().says(&["installed "]);
+    assert_ne!(serial("web.pem"), serial("web-new.pem"));
+    let shown = shell(device, "devkey cert show web").ok();
+    shown.says(&[
+        "CN=pump7.example",
+        "dns:pump7.example",
+        "CN=Works CA",
+        "level        -",
+    ]);
+    est.served("simplereenroll by CN=pump7.example,O=Lab");
+    let said = shell(device, &by_pki).ok();
+    said.says(&[
+        "found key on PKCS#11 token",
+        "sending TLS client certificate",
+        "installed ",
+    ]);
+    assert_ne!(serial("web-pki.pem"), serial("web-new.pem"));
+}
+
 /// Says in the configuration of the page's CA what a CA below it is.
 fn below(device: &Device, section: &str) {
     let config = guide::blocks(PAGE, "openssl ca", "ini").concat();
@@ -403,4 +463,83 @@ fn nginx(device: &Device, port: u16) -> Server {
     let run = run.arg("-p").arg(&dir).arg("-c").arg(&path);
     run.args(["-e", "stderr"])
         .serve_on(port, &device.path("nginx.log"))
+}
+
+/// An EST server: nginx knows who asks, a script hands the request to the CA of the page.
+struct Est {
+    port: u16,
+    _nginx: Server,
+    script: Server,
+}
+
+/// Base64 of PKCS#10 in, of PKCS#7 out: RFC 7030 §4.2. A renewal asks for the names of the certificate that it
+/// is made by.
+const EST: &str = r#"#!/bin/sh -e
+cd "$DIR"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tr -d '\r\n' | openssl base64 -d -A | openssl req -inform DER -out "$work/csr"
+subject=$(openssl req -in "$work/csr" -noout -subject -nameopt RFC2253)
+case $REQUEST_URI in
+*/simplereenroll) [ "$subject" = "subject=$CLIENT" ] || : >"$work/csr" ;;
+esac
+openssl ca -batch -preserveDN -config works-ca/openssl.cnf -create_serial -notext -in "$work/csr" -out "$work/pem" >&2 || true
+if [ -s "$work/pem" ]; then
+    echo "${REQUEST_URI##*/} by $CLIENT" >&2
+    openssl crl2pkcs7 -nocrl -certfile "$work/pem" -outform DER | openssl base64 -A >"$work/p7"
+    printf 'Content-Type: application/pkcs7-mime; smime-type=certs-only\r\nContent-Length: %s\r\n\r\n' \
+        "$(wc -c <"$work/p7")"
+    cat "$work/p7"
+else
+    printf 'Status: 400 Bad Request\r\n\r\n'
+fi
+"#;
+
+impl Est {
+    fn new(device: &Device) -> Self {
+        let dir = device.path("");
+        let dir = dir.display();
+        let key = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -keyout est.key \
+                   -out est.csr -subj /CN=localhost -addext subjectAltName=DNS:localhost
+                   openssl ca -batch -config works-ca/openssl.cnf -create_serial -notext -in est.csr -out est.pem
+                   chmod 755 est; echo 'pump7:{PLAIN}once' >passwords";
+        fs::write(device.path("est"), EST).unwrap();
+        shell(device, key).ok();
+        let at = free_ports(1);
+        let script = device
+            .run("fcgiwrap")
+            .args(["-s", &format!("tcp:127.0.0.1:{at}")]);
+        let script = script.serve_on(at, &device.path("est.log"));
+        let hand = format!(
+            "include /etc/nginx/fastcgi_params;\nfastcgi_param SCRIPT_FILENAME {dir}/est;\nfastcgi_param DIR {dir};\n\
+             fastcgi_param CLIENT $ssl_client_s_dn;\nfastcgi_pass 127.0.0.1:{at};"
+        );
+        let server = format!(
+            "ssl_certificate {dir}/est.pem;\nssl_certificate_key {dir}/est.key;\nssl_verify_client optional;\n\
+             location = /.well-known/est/simpleenroll {{\nauth_basic est;\n\
+             auth_basic_user_file {dir}/passwords;\n{hand}\n}}\n\
+             location = /.well-known/est/simplereenroll {{\n\
+             if ($ssl_client_verify != SUCCESS) {{ return 403; }}\n{hand}\n}}"
+        );
+        let ca = Ca {
+            cert: device.path("works-ca/ca.pem"),
+            key: device.path("works-ca/ca.key"),
+        };
+        let (port, nginx) = common::nginx::nginx(device, &ca, "", &server, device.run("nginx"));
+        Est {
+            port,
+            _nginx: nginx,
+            script,
+        }
+    }
+
+    /// A block of the page, with this server in the place of the page's.
+    fn here(&self, block: &str) -> String {
+        let block = block.replace("est.example", &format!("localhost:{}", self.port));
+        block.replace("curl ", "curl --noproxy '*' ")
+    }
+
+    fn served(&self, what: &str) {
+        self.script.wait_for(what);
+    }
 }

@@ -71,7 +71,8 @@ impl Engine {
 pub(crate) struct Ca {
     /// Its certificate.
     pub(crate) cert: PathBuf,
-    key: PathBuf,
+    /// Its key.
+    pub(crate) key: PathBuf,
 }
 
 impl Ca {
