@@ -8,11 +8,13 @@
 //! It also writes its own log to stderr unless `TSS2_LOG=all+none` was in the environment when the
 //! process started.
 
+mod advisories;
 mod attest;
 mod counter;
 mod device;
 mod endorsement;
 mod errors;
+mod health;
 mod line;
 mod link;
 mod live;
@@ -39,6 +41,9 @@ use crate::provider::{
     ProviderInfo, Sealing, Tries,
 };
 use crate::secret::Secret;
+
+pub use advisories::{Advisory, Weakness};
+pub use health::{Health, Left, Lockout, Place as TpmPlace, Storage, examine, place, recognise};
 
 use device::Device;
 use errors::Fault;

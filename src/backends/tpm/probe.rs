@@ -83,7 +83,7 @@ pub(super) fn has(live: &mut Live, kind: KeyKind) -> Result<bool, Fault> {
 }
 
 /// The vendor's string, or the manufacturer's four letters.
-fn model(live: &mut Live) -> Result<String, Fault> {
+pub(super) fn model(live: &mut Live) -> Result<String, Fault> {
     let vendor = live.plain(get_tpm_vendor)?;
     let maker = live.plain(|context| context.get_tpm_property(PropertyTag::Manufacturer))?;
     let maker = maker.unwrap_or_default().to_be_bytes();

@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -70,6 +71,14 @@ impl Tcti {
     /// Whether a resource manager gives each connection a TPM memory of its own.
     pub(super) fn managed(&self) -> bool {
         matches!(&self.address, Address::Device(path) if path.starts_with("/dev/tpmrm"))
+    }
+
+    /// The path of its node, where it is a device of this machine.
+    pub(super) fn node(&self) -> Option<&Path> {
+        match &self.address {
+            Address::Device(path) => Some(Path::new(path)),
+            Address::Swtpm { .. } => None,
+        }
     }
 
     /// How long loaded keys may stay.

@@ -6,6 +6,7 @@ use tss_esapi::structures::{CapabilityData, Public};
 
 use super::{Live, TRANSIENT_FIRST, UNKNOWN, forget};
 use crate::backends::tpm::errors::Fault;
+use crate::backends::tpm::health::Left;
 use crate::backends::tpm::link::Binding;
 use crate::backends::tpm::objects;
 use crate::key::Usage;
@@ -117,6 +118,14 @@ impl Live {
         let there = self.sessions()?;
         let mut left = orphans.sessions.iter().filter(|one| there.contains(one));
         left.try_for_each(|session| self.flush_session(*session))
+    }
+
+    /// How much is in the TPM's memory, whosever.
+    pub(in super::super) fn left(&mut self) -> Result<Left, Fault> {
+        Ok(Left {
+            objects: self.handles_from(TRANSIENT_FIRST)?.len(),
+            sessions: self.sessions()?.len(),
+        })
     }
 
     /// Sessions in the TPM's memory, whosever.
