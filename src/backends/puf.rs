@@ -6,6 +6,7 @@
 
 mod copies;
 mod enrol;
+mod health;
 mod hold;
 mod measure;
 mod node;
@@ -26,6 +27,7 @@ use crate::fuzzy;
 use crate::provider::{BackEnd, Place, Provider, ProviderInfo};
 use crate::secret::Secret;
 
+pub use health::{Device, Health, examine};
 pub use measure::{Probe, Verification, probe, verify};
 
 use copies::Enrolled;

@@ -77,6 +77,16 @@ pub(super) fn read(dir: &Path, wanted: Option<&str>) -> Result<Enrolled> {
     }
 }
 
+/// As [`read`], but writes nothing: what is wrong with the copy that is not good goes with it.
+pub(super) fn inspect(dir: &Path, wanted: Option<&str>) -> Result<(Enrolled, Option<Error>)> {
+    let open = Dir::open(dir)?;
+    match NAMES.map(|name| copy(&open, name, wanted)) {
+        [Ok(good), Ok(_)] => Ok((good, None)),
+        [Ok(good), Err(broken)] | [Err(broken), Ok(good)] => Ok((good, Some(broken))),
+        [Err(e), Err(_)] => Err(e),
+    }
+}
+
 /// The helper data in a directory, from whichever copy has it; changes nothing.
 pub(super) fn peek(dir: &Path) -> Result<Enrolled> {
     let open = Dir::open(dir)?;

@@ -86,12 +86,21 @@ pub fn verify(
     times: usize,
     told: &mut dyn FnMut(&Verification),
 ) -> Result<Verification> {
-    let enrolled = copies::read(place.dir, place.binding)?;
+    try_all(&copies::read(place.dir, place.binding)?, place, times, told)
+}
+
+/// Tries that many readings of a token's device.
+pub(super) fn try_all(
+    enrolled: &Enrolled,
+    place: &Place<'_>,
+    times: usize,
+    told: &mut dyn FnMut(&Verification),
+) -> Result<Verification> {
     let source = Source {
         options: Options::read(place.settings)?,
         patience: Patience::Thread,
     };
-    let window = window(&enrolled)?;
+    let window = window(enrolled)?;
     let mut sum = Verification {
         latched: true,
         ..Verification::default()
@@ -104,7 +113,7 @@ pub fn verify(
         sum.times += 1;
         match reading {
             Ok(reading) => {
-                sum.add(&enrolled, &reading)?;
+                sum.add(enrolled, &reading)?;
                 let first = first.get_or_insert_with(|| Secret::new(reading.expose().to_vec()));
                 sum.latched &= super::same(first, &reading);
             }

@@ -154,6 +154,15 @@ impl AsFd for Node {
     }
 }
 
+/// Judges a node without opening it, which alone makes some nodes do things.
+///
+/// # Errors
+/// As [`Node::open`].
+pub(super) fn look(path: &Path, wanted: Wanted) -> Result<()> {
+    let stat = fs::stat(path).map_err(|e| fault(path, e))?;
+    judge(path, &stat, wanted)
+}
+
 /// An error that the device answered with, or an answer that is none.
 pub(super) fn failed(path: &Path, reason: impl Into<String>) -> Error {
     Error::DeviceError {
