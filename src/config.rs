@@ -272,6 +272,13 @@ impl Config {
         sockets.collect()
     }
 
+    /// The same, each with the user that it runs as beside root, where that is known.
+    pub fn services(&self) -> Vec<(&Path, Option<u32>)> {
+        let layers = self.layers.iter();
+        let services = layers.filter_map(|layer| Some((layer.socket.as_deref()?, layer.keeper)));
+        services.collect()
+    }
+
     fn tables(&self) -> impl Iterator<Item = (&Layer, &NamedToken)> {
         let layers = self.layers.iter();
         layers.flat_map(|layer| layer.named.iter().map(move |table| (layer, table)))

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod id;
+mod look;
 mod pin;
 pub mod record;
 mod ssh;
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use certificate::Certificate;
 pub use id::ObjectId;
+pub use look::{Entry, look};
 pub use pin::{PinRecord, Role, Stretch};
 pub use record::{KeyRecord, TokenRecord};
 pub use ssh::{SSH_ENDING, SshFiles};

@@ -53,6 +53,14 @@ pub trait Token: Login + fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Checks a key's record as its first use does; [`Error::Unsupported`] where only a service could.
+    fn check(&self, key: &KeyRecord) -> Result<()> {
+        let _ = key;
+        Err(Error::unsupported(
+            "checking a record without using its key",
+        ))
+    }
+
     /// Signs; see [`Key::sign`](crate::provider::Key::sign).
     ///
     /// # Errors
@@ -247,6 +255,11 @@ impl Token for LocalToken {
         &self.shared.store
     }
 
+    fn check(&self, key: &KeyRecord) -> Result<()> {
+        let _inside = fork::enter();
+        self.key(key).map(drop)
+    }
+
     fn sign(&self, key: &KeyRecord, scheme: Scheme, input: &[u8]) -> Result<Vec<u8>> {
         let _inside = fork::enter();
         Error::permit(key.usage.sign, "sign")?;
@@ -378,14 +391,5 @@ fn auth(secret: &Option<Arc<TokenSecret>>, key: &ObjectId) -> Result<KeyAuth> {
     match secret {
         Some(secret) => secret.auth(key),
         None => Ok(KeyAuth::None),
-    }
-}
-
-/// # Errors
-/// [`Error::BadInput`] for what `CK_TOKEN_INFO.label` does not hold.
-fn check_label(label: &str) -> Result<()> {
-    match label.len() {
-        1..=32 => Ok(()),
-        _ => Err(Error::input("a token's label has 1 to 32 bytes")),
     }
 }

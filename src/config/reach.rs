@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, stat};
-use rustix::process::{getegid, geteuid, getgroups};
+use rustix::process::geteuid;
 
 use super::{Config, FoundToken};
 use crate::service::{Accounts, Ids, Launcher, Link};
@@ -121,7 +121,8 @@ impl FoundToken {
         if self.of_user() {
             return true;
         }
-        self.rules.allow_anything(&ids(), &Accounts::read())
+        self.rules
+            .allow_anything(&Ids::of_process(), &Accounts::read())
     }
 
     /// Whether its directory is this process's user's own.
@@ -132,16 +133,4 @@ impl FoundToken {
 
 fn is_socket(path: &Path) -> bool {
     stat(path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
-}
-
-/// This process's user and groups.
-fn ids() -> Ids {
-    let groups = getgroups()
-        .unwrap_or_default()
-        .into_iter()
-        .chain([getegid()]);
-    Ids {
-        user: geteuid().as_raw(),
-        groups: groups.map(|group| group.as_raw()).collect(),
-    }
 }

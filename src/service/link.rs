@@ -1,5 +1,7 @@
 //! The way to the key service: started when it is needed, started again when it is gone.
 
+mod greet;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -215,7 +217,7 @@ impl Link {
         let known = slot.take().filter(|known| known.channel.is_open());
         let mut connection = match known {
             Some(connection) => connection,
-            None => self.connect()?,
+            None => self.connect()?.0,
         };
         let opened = connection.open(token)?;
         *slot = Some(connection);
@@ -233,7 +235,7 @@ impl Link {
         let known = slot.take().filter(|known| known.channel.is_there());
         let mut connection = match known {
             Some(connection) => connection,
-            None => self.connect().map_err(before_sending)?,
+            None => self.connect().map_err(before_sending)?.0,
         };
         let opened = match ask(0).needs_token() {
             true => connection.open(token).map_err(before_sending)?,
@@ -247,7 +249,8 @@ impl Link {
         Ok(response)
     }
 
-    fn connect(&self) -> Result<Connection, Failure> {
+    /// A connection with a service that was greeted, and its version.
+    fn connect(&self) -> Result<(Connection, String), Failure> {
         let mut connection = match &self.service {
             Service::Listening { socket, keeper } => {
                 self.known(meet::connect(socket, *keeper, self.patience)?)?
@@ -256,8 +259,9 @@ impl Link {
         };
         match connection.ask(&Request::Hello { protocol: PROTOCOL }, self.patience)? {
             Ok(Reply::Welcome {
-                protocol: PROTOCOL, ..
-            }) => Ok(connection),
+                protocol: PROTOCOL,
+                version,
+            }) => Ok((connection, version)),
             Ok(Reply::Welcome { protocol, version }) => {
                 Err(Failure::NotStarted(self.other_version(protocol, &version)))
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use rustix::process::{getegid, geteuid, getgroups};
 use serde::{Deserialize, Serialize};
 
 /// What a client may be allowed to do.
@@ -85,6 +86,18 @@ impl Who {
                 let group = number(&accounts.groups, name);
                 group.is_some_and(|group| ids.groups.contains(&group))
             }
+        }
+    }
+}
+
+impl Ids {
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        let groups = getgroups().unwrap_or_default();
+        let groups = groups.into_iter().chain([getegid()]);
+        Ids {
+            user: geteuid().as_raw(),
+            groups: groups.map(|group| group.as_raw()).collect(),
         }
     }
 }

@@ -49,7 +49,7 @@ impl LocalToken {
 
     /// As [`LocalToken::create`]; of an `open` one all users may read what is public.
     pub fn create_as(back_end: &BackEnd, request: &TokenRequest<'_>, open: bool) -> Result<Self> {
-        super::check_label(request.label)?;
+        check_label(request.label)?;
         request.pins.as_ref().map_or(Ok(()), Pins::check)?;
         back_end.check_settings(&request.settings)?;
         let store = Store::create_as(request.dir, open, |dir| {
@@ -211,6 +211,15 @@ fn agrees(key: &dyn Key, public: &PublicKey) -> Result<()> {
             false => Err(Error::Crypto),
         }
     })
+}
+
+/// # Errors
+/// [`Error::BadInput`] for what `CK_TOKEN_INFO.label` does not hold.
+pub(super) fn check_label(label: &str) -> Result<()> {
+    match label.len() {
+        1..=32 => Ok(()),
+        _ => Err(Error::input("a token's label has 1 to 32 bytes")),
+    }
 }
 
 /// Encrypts in software and decrypts with the key.

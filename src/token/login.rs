@@ -199,7 +199,7 @@ impl Login for LocalToken {
 
     fn reset(&self, so: &Pin, label: &str) -> Result<()> {
         let _inside = fork::enter();
-        super::check_label(label)?;
+        super::create::check_label(label)?;
         let record = self.pin(Role::So)?;
         self.unlock(&record, so, false)?;
         self.enter(None);
