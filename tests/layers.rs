@@ -292,9 +292,17 @@ fn front_ends_name_back_ends_in_one_constant() {
             }
             others = others.replace("crate::BACK_ENDS", "");
             // What measures and tries a device is a tool of its own.
-            if path.starts_with(root().join("src/bin/devkey/puf")) {
-                others = others.replace("use devkey::backends::puf::{self, ", "");
-                others = others.replace("use devkey::backends::puf;", "");
+            let bin = root().join("src/bin/devkey");
+            for (place, name) in [
+                ("puf", "puf"),
+                ("doctor/puf.rs", "puf"),
+                ("doctor/tpm.rs", "tpm"),
+            ] {
+                if path.starts_with(bin.join(place)) {
+                    let all = format!("use devkey::backends::{name}::{{self, ");
+                    others = others.replace(&all, "");
+                    others = others.replace(&format!("use devkey::backends::{name};"), "");
+                }
             }
             for name in ["backends::", "devkey::backends", "::BACK_END", "::IN_HOST"] {
                 let named = others.contains(name);

@@ -17,7 +17,7 @@ pub(crate) const KEEPER: u32 = 991;
 /// A device and its key service.
 pub(crate) struct System {
     // Declared first: the service ends before the TPM does.
-    service: Option<Server>,
+    pub(crate) service: Option<Server>,
     /// The device; its `machine` is the system's.
     pub(crate) device: Device,
 }

@@ -257,8 +257,10 @@ pub(crate) enum Action {
     CutReply(usize),
     /// The TPM never sees it; the answer is this.
     Answer(Vec<u8>),
-    /// The TPM runs it; the answer is changed.
+    /// The TPM runs it; the answer is changed, and the connection ends.
     Change(fn(&mut Vec<u8>)),
+    /// The TPM runs it; the answer is changed, and it goes on.
+    Edit(fn(&mut Vec<u8>)),
     /// No answer, and the connection stays open.
     Silence,
 }
@@ -390,6 +392,11 @@ fn commands(mut client: TcpStream, port: u16, shared: &Shared) -> io::Result<()>
                 let mut reply = ask()?;
                 change(&mut reply);
                 return client.write_all(&reply);
+            }
+            Action::Edit(change) => {
+                let mut reply = ask()?;
+                change(&mut reply);
+                client.write_all(&reply)?;
             }
             Action::Silence => {
                 // Until the client or the proxy goes.

@@ -14,7 +14,8 @@ use crate::tokens::Tokens;
 
 /// Path of the module, where the build names one.
 const MODULE: Option<&str> = option_env!("DEVKEY_MODULE_PATH");
-/// Where ssh-agent takes modules from unless its -P says otherwise: ssh-agent(1).
+/// Where ssh-agent takes modules from unless its -P says otherwise, ssh-agent(1): `/usr/lib*/*` and
+/// `/usr/local/lib*/*`, in which `*` is anything, slashes too.
 const ALLOWED: [&str; 2] = ["/usr/lib", "/usr/local/lib"];
 /// Exit code of ssh-add where it reaches no agent: ssh-add(1).
 const NO_AGENT: i32 = 2;
@@ -74,7 +75,7 @@ pub(crate) fn run(command: &Command) -> Outcome {
     Ok(answer.problems(offer.problems).hint("next: ssh-add -l"))
 }
 
-fn default_module() -> PathBuf {
+pub(crate) fn default_module() -> PathBuf {
     let triplet = match env::consts::ARCH {
         "arm" => "arm-linux-gnueabihf".to_owned(),
         "x86" => "i386-linux-gnu".to_owned(),
@@ -82,6 +83,13 @@ fn default_module() -> PathBuf {
     };
     let installed = || format!("/usr/lib/{triplet}/pkcs11/devkey-pkcs11.so");
     MODULE.map_or_else(installed, str::to_owned).into()
+}
+
+/// Whether ssh-agent takes a module by its real path, as it is by default.
+pub(crate) fn takes(module: &Path) -> bool {
+    let path = module.to_string_lossy();
+    let mut rests = ALLOWED.iter().filter_map(|dir| path.strip_prefix(dir));
+    rests.any(|rest| rest.contains('/'))
 }
 
 fn offer(ssh_dir: Option<&Path>) -> Result<Offer> {
@@ -194,7 +202,7 @@ fn refused(module: &Path, output: &Output) -> Failure {
         device: "ssh-agent".into(),
         reason: said(output),
     };
-    let remedy = match ALLOWED.iter().any(|dir| module.starts_with(dir)) {
+    let remedy = match takes(module) {
         true => {
             "devkey key list: an agent takes no module without keys; then see the agent's log, \
                  and that it is OpenSSH's own and no older than ssh-add"

@@ -16,7 +16,7 @@ pub(crate) use input::{Input, MAX_INPUT, Roots};
 pub(crate) use install::{Put, Replaced, install};
 pub(crate) use item::{Item, items};
 pub(crate) use show::pem;
-pub(crate) use view::{View, ends_within, words};
+pub(crate) use view::{View, date, ends_within, words};
 
 use crate::output::Outcome;
 use crate::renew;

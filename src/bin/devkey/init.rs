@@ -18,8 +18,8 @@ use crate::pin::{GivenPins, InitPins};
 use crate::tokens::{Tokens, parse_name};
 use crate::{BACK_ENDS, puf, token};
 
-const FILE: &str = "file";
-const TPM: &str = "tpm";
+pub(crate) const FILE: &str = "file";
+pub(crate) const TPM: &str = "tpm";
 pub(crate) const PUF: &str = "puf";
 
 /// Make a token: a place for keys

@@ -9,6 +9,7 @@ mod ca;
 mod cert;
 mod completion;
 mod config;
+mod doctor;
 mod failure;
 mod init;
 mod key;
@@ -113,6 +114,7 @@ enum Command {
     #[command(subcommand, after_help = "Next: `devkey puf probe --help`.")]
     Puf(puf::Command),
     Config(config::Args),
+    Doctor(doctor::Args),
     /// Work with ssh-agent
     ///
     /// An agent has the keys of a PKCS#11 module as they were when the module was added; see
@@ -154,6 +156,7 @@ impl Command {
             Command::Token(command) => token::run(&command),
             Command::Puf(command) => puf::run(&command),
             Command::Config(args) => config::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Agent(command) => agent::run(&command),
             Command::Ssh(command) => ssh::run(&command),
             Command::Completion { shell } => Ok(completion::script(&shell)),
@@ -164,7 +167,7 @@ impl Command {
     /// Whether a device may be asked, and its library speak.
     fn touches_device(&self) -> bool {
         match self {
-            Command::Init(_) | Command::Pin(_) | Command::Renew(_) => true,
+            Command::Init(_) | Command::Pin(_) | Command::Renew(_) | Command::Doctor(_) => true,
             Command::Request(_) | Command::Answer(_) | Command::Ca(_) => true,
             Command::Cert(command) => command.touches_device(),
             Command::Key(command) => command.touches_device(),

@@ -9,7 +9,7 @@ mod verify;
 
 use crate::output::Outcome;
 
-pub(crate) use probe::{measure, settings};
+pub(crate) use probe::{limit as noise_limit, measure, settings};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {

@@ -71,6 +71,14 @@ impl Item {
         name.to_string_lossy().into_owned()
     }
 
+    /// The first second of its validity, since 1970.
+    pub(crate) fn start(&self) -> u64 {
+        match &self.body {
+            Body::X509(_, said) => said.not_before,
+            Body::Ssh(certificate) => certificate.contents().valid_after,
+        }
+    }
+
     /// The first second at which it is not valid any more; `None` where it never ends.
     pub(crate) fn end(&self) -> Option<u64> {
         match &self.body {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use devkey::backends::puf::{self, Probe};
-use devkey::fuzzy::{Fit, Noise, Report, certify};
+use devkey::fuzzy::{Fit, Noise, Profile, Report, certify};
 use devkey::provider::Settings;
 use serde::Serialize;
 
@@ -252,7 +252,7 @@ impl Row {
             loss: fit.loss,
             failures: bound(1.0),
             failures_at_twice: bound(2.0),
-            noise_limit: fit.k.and_then(|k| limit(fit, k)),
+            noise_limit: fit.k.and_then(|k| limit(fit.profile, k)),
             refusals: fit.refusals.clone(),
         }
     }
@@ -283,9 +283,9 @@ impl Row {
 }
 
 /// The most noise, in whole percent, at which failures are bound to be rare.
-fn limit(fit: &Fit, k: usize) -> Option<f64> {
+pub(crate) fn limit(profile: Profile, k: usize) -> Option<f64> {
     let rare = |percent: u32| {
-        let family = fit.profile.family();
+        let family = profile.family();
         let bound = certify::bound_with(family, k, f64::from(percent) / 100.0, COARSE);
         bound.is_ok_and(|bound| bound <= RARE)
     };
