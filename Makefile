@@ -9,6 +9,8 @@ SECONDS  ?= 60
 TRIPLET  ?= $(shell $(CC) -print-multiarch 2>/dev/null || (cd /usr/lib && ls -d "$$(uname -m)-linux-gnu") 2>/dev/null)
 LIBDIR   ?= $(PREFIX)/lib$(addprefix /,$(TRIPLET))
 
+# Where Cargo leaves a release, by the same variables that it heeds.
+built   = $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(CARGO_BUILD_TARGET))/release
 devkeyd = $(PREFIX)/libexec/devkey/devkeyd
 module  = $(LIBDIR)/pkcs11/devkey-pkcs11.so
 # Of systemd: read below /usr and /usr/local.
@@ -30,7 +32,7 @@ needs = sh packaging/prerequisites $(PACKAGES)
 # features, and libtss2 must not enter the programs that load the module.
 cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked $(1) -p devkey-pkcs11
 
-.PHONY: help build release man demo test test-vm fuzz bench puf-data lint install install-units install-man uninstall
+.PHONY: help build release man demo deb test test-vm test-deb fuzz bench puf-data lint install install-units install-man uninstall
 .NOTPARALLEL:
 
 help:
@@ -39,6 +41,8 @@ help:
 	@echo 'make demo     ssh, TLS and nginx with keys of a file, a TPM and a PUF, in a temporary directory'
 	@echo 'make test     everything, with the real clients and a software TPM'
 	@echo 'make test-vm  what needs a kernel and a TPM of its own, in virtual machines; downloads three kernels'
+	@echo 'make deb      Debian packages, into target/deb'
+	@echo 'make test-deb what is in them, and how they are installed, upgraded and purged; as root, in chroots'
 	@echo 'make fuzz     arbitrary bytes to all that is read from elsewhere, SECONDS=$(SECONDS) for each kind'
 	@echo 'make bench    speed, beside SoftHSM and tpm2-pkcs11'
 	@echo 'make puf-data the fuzzy extractor on every window of readings of real chips, see tests/puf_data.rs'
@@ -57,7 +61,7 @@ release:
 	@$(call cargo_build,--release)
 
 # From the release that is there, or another build: COMMAND=target/debug/devkey.
-COMMAND ?= target/release/devkey
+COMMAND ?= $(built)/devkey
 PAGES   ?= target/man
 man:
 	@$(needs) man
@@ -83,6 +87,14 @@ test-vm:
 	@$(needs) vm
 	$(call cargo_build)
 	sh tests/vm/run
+
+deb:
+	@$(needs) deb
+	@CARGO='$(CARGO)' sh packaging/deb
+
+test-deb: deb
+	@$(needs) debtest
+	sh tests/deb/run
 
 # Sanitizers are not for stable compilers; this variable has one take them all the same.
 fuzz: export RUSTC_BOOTSTRAP = 1
@@ -116,9 +128,9 @@ lint:
 install:
 	@$(if $(SUDO_USER),sudo --set-home --user $(SUDO_USER)) $(MAKE) --no-print-directory release man \
 		PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' CARGO='$(CARGO)' PACKAGES='$(PACKAGES)'
-	install -D -m 755 target/release/devkey $(DESTDIR)$(PREFIX)/bin/devkey
-	install -D -m 755 target/release/devkeyd $(DESTDIR)$(devkeyd)
-	install -D -m 644 target/release/libdevkey_pkcs11.so $(DESTDIR)$(module)
+	install -D -m 755 $(built)/devkey $(DESTDIR)$(PREFIX)/bin/devkey
+	install -D -m 755 $(built)/devkeyd $(DESTDIR)$(devkeyd)
+	install -D -m 644 $(built)/libdevkey_pkcs11.so $(DESTDIR)$(module)
 	@$(MAKE) --no-print-directory install-units install-man PREFIX='$(PREFIX)'
 	@[ -n '$(DESTDIR)' ] || echo 'The key service of the system: docs/service.md says how to switch it on.'
 
