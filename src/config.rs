@@ -97,18 +97,23 @@ pub struct FoundToken {
 }
 
 impl Config {
-    /// Reads the configuration.
-    ///
-    /// # Errors
-    /// [`Error::BadConfig`] with file and line.
-    pub fn load(environment: &Environment) -> Result<Self> {
-        let mut config = Config {
+    /// Without any token.
+    pub fn none() -> Self {
+        Config {
             files: Vec::new(),
             stores: Vec::new(),
             devkeyd: PathBuf::from(DEVKEYD),
             renew: Renew::default(),
             layers: Vec::new(),
-        };
+        }
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`] with file and line.
+    pub fn load(environment: &Environment) -> Result<Self> {
+        let mut config = Config::none();
         if let Some(only) = &environment.config {
             config.read(only, None, true)?;
             return Ok(config);

@@ -332,20 +332,47 @@ fn a_bad_line_of_the_configuration_is_named_in_the_log() {
             "said without being asked"
         );
     }
-    // The file as a whole cannot be read, or one setting of one token is wrong.
-    module::write(&file, &format!("{store}stor = 1\n"));
-    assert_eq!(call!(m, C_Initialize, null_mut()), CKR_FUNCTION_FAILED);
+    // One setting of one token is wrong.
     module::write(&file, &format!("{store}[token.default]\ncolour = 'red'\n"));
     module::make_token(&m.dir.path().join("other"), "other");
     m.initialize();
     assert_eq!(m.slots().len(), 1);
     assert_eq!(sign(&m, m.session(), "p256"), CKR_OK);
-    assert_eq!(call!(m, C_Finalize, null_mut()), CKR_OK);
+}
+
+/// A program that uses no key of devkey's does not fail with its configuration, and one that does finds
+/// none of them: which it was to leave out is not known.
+///
+/// Fails where `Module::new` goes on with the error of `Config::load`.
+#[test]
+fn a_configuration_that_cannot_be_read_is_one_without_tokens() {
+    let m = Module::loaded();
+    let file = m.dir.path().join("devkey.toml");
+    let store = format!("store = {:?}\n", m.dir.path());
+    let none = |what: &str| {
+        m.initialize();
+        assert_eq!(m.slots(), [0; 0], "{what}");
+        assert_eq!(call!(m, C_Finalize, null_mut()), CKR_OK, "{what}");
+        let mut tool = Command::new("pkcs11-tool");
+        tool.arg("--module").arg(module::path()).arg("-L");
+        let output = tool.env("DEVKEY_LOG", "error").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let ours: Vec<_> = said.lines().filter(|l| l.starts_with("devkey")).collect();
+        assert_eq!(ours.len(), 1, "{what}: {said}");
+        assert!(ours[0].contains(file.to_str().unwrap()), "{what}: {said}");
+    };
+    for text in [&b"stor = 1\n"[..], b"store = [\n", b"no toml\n", b"\xff\xfe\0"] {
+        module::write(&file, &[store.as_bytes(), text].concat());
+        none(&String::from_utf8_lossy(text));
+    }
     fs::remove_file(&file).unwrap();
-    assert_eq!(call!(m, C_Initialize, null_mut()), CKR_DEVICE_ERROR);
+    none("no file");
     module::write(&file, &store);
     mode(&file, 0o666);
-    assert_eq!(call!(m, C_Initialize, null_mut()), CKR_DEVICE_ERROR);
+    none("others can write it");
+    mode(&file, 0o600);
+    m.initialize();
+    assert_eq!(m.slots().len(), 1);
 }
 
 /// Fails where `Template::key_pair` does not ask for the key type, `rsa` does not look at the

@@ -59,7 +59,7 @@ pub(crate) fn initialize() -> Result<()> {
         devkey::fork::reset();
     }
     raw::watch_forks();
-    let module = Arc::new(Module::new(secure)?);
+    let module = Arc::new(Module::new(secure));
     module.look_for_tokens();
     let seen = STATE.compare_and_swap(&before, Some(module));
     let won = match (&*seen, &before) {
@@ -112,10 +112,15 @@ pub(crate) fn mend(session: Option<Ulong>) {
 }
 
 impl Module {
-    fn new(secure: bool) -> Result<Self> {
-        let config = Config::load(&Environment::of_process(secure))?;
+    /// With a broken configuration there is no token: a program that uses no key of devkey's must
+    /// not fail with it, and which tokens to leave out is not known.
+    fn new(secure: bool) -> Self {
+        let config = Config::load(&Environment::of_process(secure)).unwrap_or_else(|e| {
+            log::error!("no token is shown: {e}");
+            Config::none()
+        });
         let links = Links::new(&config, raw::spawn);
-        Ok(Module {
+        Module {
             pid: process::id(),
             name: raw::own_file().as_deref().and_then(token_of),
             config,
@@ -123,7 +128,7 @@ impl Module {
             looking: Mutex::default(),
             slots: Mutex::default(),
             sessions: Mutex::default(),
-        })
+        }
     }
 
     /// The ways to the key services.
