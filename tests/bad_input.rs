@@ -361,7 +361,12 @@ fn a_configuration_that_cannot_be_read_is_one_without_tokens() {
         assert_eq!(ours.len(), 1, "{what}: {said}");
         assert!(ours[0].contains(file.to_str().unwrap()), "{what}: {said}");
     };
-    for text in [&b"stor = 1\n"[..], b"store = [\n", b"no toml\n", b"\xff\xfe\0"] {
+    for text in [
+        &b"stor = 1\n"[..],
+        b"store = [\n",
+        b"no toml\n",
+        b"\xff\xfe\0",
+    ] {
         module::write(&file, &[store.as_bytes(), text].concat());
         none(&String::from_utf8_lossy(text));
     }
