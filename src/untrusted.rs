@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::fuzzy::Helper;
 use crate::identity::bundle::{self, Most};
-use crate::identity::ssh::{certificate, key as ssh_key};
+use crate::identity::ssh::{agent, certificate, key as ssh_key};
 use crate::identity::{ca, flow, tpm, x509};
 use crate::key::PublicKey;
 use crate::provider::Certified;
@@ -77,13 +77,16 @@ pub fn key(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Public keys and certificates of OpenSSH.
+/// Public keys and certificates of OpenSSH, what it asks an agent, and what an agent answers.
 pub fn ssh(bytes: &[u8]) -> Result<()> {
     if let Ok(public) = ssh_key::from_blob(bytes) {
         let same = ssh_key::blob(&public).is_ok_and(|blob| blob == bytes);
         check(same, "an SSH key")?;
     }
     let _ = certificate::Certificate::from_blob(bytes);
+    let _ = agent::Request::read(&mut &*bytes);
+    let _ = agent::Request::parse(bytes);
+    let _ = agent::Response::parse(bytes);
     if let Ok(line) = std::str::from_utf8(bytes) {
         let _ = ssh_key::from_line(line);
         let _ = certificate::Certificate::from_line(line);

@@ -5,6 +5,7 @@
 //! 4251 §5) are ssh-encoding's; what is made of them follows OpenSSH's PROTOCOL.certkeys and
 //! PROTOCOL.krl. Cargo.toml says why not the crate ssh-key.
 
+pub mod agent;
 pub mod certificate;
 pub mod key;
 pub mod krl;

@@ -11,22 +11,29 @@ use crate::key::{Hash, KeyKind, PublicKey, Scheme};
 /// which is SHA-1.
 pub(super) fn sign(signer: &dyn Signer, message: &[u8]) -> Result<Vec<u8>> {
     let kind = signer.public().kind();
-    let (name, value) = match kind {
-        _ if kind.is_rsa() => {
-            let (name, hash) = rsa(kind);
-            let signature = signer.sign(Scheme::RsaPkcs1(hash), &hash.digest(message))?;
-            (name, signature)
-        }
-        _ => (key::known(kind)?, sign_message(signer, message)?),
-    };
+    if kind.is_rsa() {
+        return sign_rsa(signer, message, usual_hash(kind));
+    }
+    let value = sign_message(signer, message)?;
     let value = match kind.is_ec() {
         true => pair(&value)?,
         false => value,
     };
-    let mut signature = Vec::new();
-    wire::put(&mut signature, name)?;
-    wire::put(&mut signature, &value)?;
-    Ok(signature)
+    encode(key::known(kind)?, &value)
+}
+
+/// Signs with an RSA key by the algorithm of this hash.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a hash that RFC 8332 has no algorithm for.
+pub(super) fn sign_rsa(signer: &dyn Signer, message: &[u8], hash: Hash) -> Result<Vec<u8>> {
+    let name = match hash {
+        Hash::Sha256 => "rsa-sha2-256",
+        Hash::Sha512 => "rsa-sha2-512",
+        _ => return Err(Error::unsupported("RSA by that hash in SSH")),
+    };
+    let value = signer.sign(Scheme::RsaPkcs1(hash), &hash.digest(message))?;
+    encode(name, &value)
 }
 
 /// Verifies what [`sign`] or OpenSSH signed.
@@ -49,11 +56,18 @@ pub(super) fn verify(public: &PublicKey, message: &[u8], signature: &[u8]) -> Re
     }
 }
 
+fn encode(name: &str, value: &[u8]) -> Result<Vec<u8>> {
+    let mut signature = Vec::new();
+    wire::put(&mut signature, name)?;
+    wire::put(&mut signature, value)?;
+    Ok(signature)
+}
+
 /// As strong as the key: TPMs sign SHA-256, and not all of them SHA-512.
-fn rsa(kind: KeyKind) -> (&'static str, Hash) {
+fn usual_hash(kind: KeyKind) -> Hash {
     match kind {
-        KeyKind::Rsa2048 => ("rsa-sha2-256", Hash::Sha256),
-        _ => ("rsa-sha2-512", Hash::Sha512),
+        KeyKind::Rsa2048 => Hash::Sha256,
+        _ => Hash::Sha512,
     }
 }
 
