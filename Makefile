@@ -22,6 +22,10 @@ manual  = $(PREFIX)/share/man
 bash_completions = $(PREFIX)/share/bash-completion/completions
 zsh_completions  = $(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
 fish_completions = $(PREFIX)/share/fish/vendor_completions.d
+presets = $(PREFIX)/lib/systemd/system-preset/90-devkey.preset
+rules   = $(PREFIX)/lib/udev
+services = devkeyd.service devkey-sshd-agent.service devkey-renew.service
+sockets  = devkeyd.socket devkey-sshd-agent.socket devkey-renew.timer
 
 # A rustup that the login shell has not put into PATH, as under sudo.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -134,19 +138,21 @@ install:
 	@$(MAKE) --no-print-directory install-units install-man PREFIX='$(PREFIX)'
 	@[ -n '$(DESTDIR)' ] || echo 'The key service of the system: docs/service.md says how to switch it on.'
 
-# The units of the key service, with the users and directories that it needs, and those that renew
-# certificates. Nothing is started.
+# The units of the key service, of sshd's host key and of renewal, with the users and directories that they
+# need, and the rules for devices. Nothing is started, and sshd is not touched.
 install-units:
 	install -d $(DESTDIR)$(units)
-	install -m 644 packaging/systemd/devkeyd.socket $(DESTDIR)$(units)
-	sed 's,/usr/libexec/devkey/devkeyd,$(devkeyd),' packaging/systemd/devkeyd.service \
-		>$(DESTDIR)$(units)/devkeyd.service
-	install -m 644 packaging/systemd/devkey-renew.timer $(DESTDIR)$(units)
-	sed 's,/usr/bin/devkey,$(PREFIX)/bin/devkey,' packaging/systemd/devkey-renew.service \
-		>$(DESTDIR)$(units)/devkey-renew.service
-	chmod 644 $(addprefix $(DESTDIR)$(units)/,devkeyd.service devkey-renew.service)
+	install -m 644 $(addprefix packaging/systemd/,$(sockets)) $(DESTDIR)$(units)
+	for unit in $(services); do \
+	  sed 's,/usr/libexec/devkey/devkeyd,$(devkeyd),; s,/usr/bin/devkey,$(PREFIX)/bin/devkey,' \
+	    packaging/systemd/$$unit >$(DESTDIR)$(units)/$$unit && chmod 644 $(DESTDIR)$(units)/$$unit || exit 1; \
+	done
 	install -D -m 644 packaging/systemd/sysusers.conf $(DESTDIR)$(users)
 	install -D -m 644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(files)
+	install -D -m 644 packaging/systemd/devkey.preset $(DESTDIR)$(presets)
+	install -d $(DESTDIR)$(rules)/rules.d $(DESTDIR)$(rules)/hwdb.d
+	install -m 644 udev/*.rules $(DESTDIR)$(rules)/rules.d
+	install -m 644 udev/*.hwdb $(DESTDIR)$(rules)/hwdb.d
 
 install-man:
 	for page in $(wildcard $(PAGES)/man*/*); do \
@@ -160,8 +166,10 @@ install-man:
 # Users, groups and the store stay: who has a number keeps it, and there may be keys.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/devkey $(DESTDIR)$(devkeyd) $(DESTDIR)$(module)
-	rm -f $(addprefix $(DESTDIR)$(units)/,devkeyd.service devkeyd.socket devkey-renew.service devkey-renew.timer)
-	rm -f $(DESTDIR)$(users) $(DESTDIR)$(files)
+	rm -f $(addprefix $(DESTDIR)$(units)/,$(services) $(sockets))
+	rm -f $(DESTDIR)$(users) $(DESTDIR)$(files) $(DESTDIR)$(presets)
+	rm -f $(addprefix $(DESTDIR)$(rules)/rules.d/,$(notdir $(wildcard udev/*.rules)))
+	rm -f $(addprefix $(DESTDIR)$(rules)/hwdb.d/,$(notdir $(wildcard udev/*.hwdb)))
 	rm -f $(addprefix $(DESTDIR)$(manual)/,man1/devkey.1 man1/devkey-*.1 man5/devkey.toml.5 man7/devkey-pkcs11.7 man8/devkeyd.8)
 	rm -f $(DESTDIR)$(bash_completions)/devkey $(DESTDIR)$(zsh_completions)/_devkey $(DESTDIR)$(fish_completions)/devkey.fish
 	rmdir $(DESTDIR)$(dir $(devkeyd))

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub use environment::Environment;
 use file::NamedToken;
 pub use file::Setting;
-pub(crate) use file::parse;
+pub use file::parse;
 use merged::Merged;
 pub use merged::Offer;
 pub use reach::{Links, Reach, Service};

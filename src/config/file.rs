@@ -87,8 +87,11 @@ pub(super) fn read(path: &Path) -> Result<Parsed> {
     Source { path, text: &text }.parse()
 }
 
-/// Reads a configuration of nowhere.
-pub(crate) fn parse(text: &str) -> Result<()> {
+/// Checks the text of a configuration.
+///
+/// # Errors
+/// [`Error::BadConfig`] with the line.
+pub fn parse(text: &str) -> Result<()> {
     let path = Path::new("devkey.toml");
     Source { path, text }.parse().map(drop)
 }

@@ -92,6 +92,11 @@ impl System {
         self.service = Some(service);
     }
 
+    /// Ends the service.
+    pub(crate) fn stop(&mut self) {
+        self.service = None;
+    }
+
     /// The running service.
     pub(crate) fn service(&mut self) -> &mut Server {
         self.service.as_mut().unwrap()

@@ -20,6 +20,7 @@ mod puf;
 mod renew;
 mod request;
 mod ssh;
+mod sshd;
 mod token;
 mod tokens;
 mod transfer;
@@ -61,7 +62,8 @@ const BACK_ENDS: &[BackEnd] = &[
   devkey key new laptop         # make a key on it and print its OpenSSH line
 
 Exit code: 0, 1 where something failed, 2 for a wrong command line; 3 where
-`devkey cert list --expires-within` has something to list.
+`devkey cert list --expires-within` has something to list, and `devkey sshd
+status` no key of a token.
 
 DEVKEY_LOG=debug says more on standard error. Settings: devkey.toml(5), `devkey config`."
 )]
@@ -127,6 +129,9 @@ enum Command {
     /// what to make of it.
     #[command(subcommand, after_help = "Next: `devkey ssh principals --help`.")]
     Ssh(ssh::Command),
+    /// Have sshd prove itself by a key of a token
+    #[command(subcommand, after_help = "Next: `devkey sshd enable --help`.")]
+    Sshd(sshd::Command),
     /// Print a completion script for a shell
     ///
     /// Packages and `make install` put them where the shells look for them.
@@ -159,6 +164,7 @@ impl Command {
             Command::Doctor(args) => doctor::run(&args),
             Command::Agent(command) => agent::run(&command),
             Command::Ssh(command) => ssh::run(&command),
+            Command::Sshd(command) => sshd::run(&command),
             Command::Completion { shell } => Ok(completion::script(&shell)),
             Command::Manual(args) => manual::run(&args),
         }

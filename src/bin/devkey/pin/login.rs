@@ -10,7 +10,7 @@ use super::source::{HEADING, UserPin};
 use crate::failure::{Failure, Result};
 
 /// How a command that uses keys gets the user's PIN.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Access {
     #[command(flatten)]
     pin: UserPin,

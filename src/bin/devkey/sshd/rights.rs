@@ -1,0 +1,169 @@
+//! The agent's right: to use sshd's key, and nothing else, by devkey.toml.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use devkey::Error;
+use devkey::config::{FoundToken, parse};
+use devkey::service::{Accounts, Ids, Right};
+
+use super::systemd::Systemd;
+use super::undo::Undo;
+use crate::failure::{Failure, Result};
+use crate::tokens::Tokens;
+
+/// The system's configuration.
+const CONFIG: &str = "/etc/devkey/devkey.toml";
+
+/// The right to a key that need not be there yet.
+#[derive(Debug)]
+pub(super) struct Grant<'a> {
+    pub(super) tokens: &'a Tokens,
+    pub(super) found: &'a FoundToken,
+    /// The key's label.
+    pub(super) label: &'a str,
+    /// Its id, where it is there.
+    pub(super) id: Option<&'a str>,
+    /// As whom the agent runs.
+    pub(super) user: &'a str,
+}
+
+impl Grant<'_> {
+    /// Gives the right where it is not given yet, and has the key service know of it; says whether it is known
+    /// there.
+    pub(super) fn give<'u>(&self, undo: &mut Undo<'u>, systemd: &'u Systemd) -> Result<bool> {
+        let Some(user) = Accounts::read().user(self.user) else {
+            return Err(Failure::new(
+                Error::NotFound(format!("user {}", self.user)),
+                "make the users of devkey's units: systemd-sysusers",
+            ));
+        };
+        if self.is_given(user) {
+            return Ok(true);
+        }
+        self.check_conflict()?;
+        self.check_restart(systemd)?;
+        let file = self.file();
+        let before = match fs::read_to_string(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            text => text.map_err(|e| Error::io(format!("reading {}", file.display()), e))?,
+        };
+        let after = format!("{before}{}", self.block(&before));
+        parse(&after).map_err(|_| self.by_hand())?;
+        if let Some(dir) = file.parent() {
+            undo.make_dir(dir)?;
+        }
+        // Taken back in this order: the file, then what the service knows of it.
+        undo.by(move || systemd.restart_devkeyd());
+        undo.write(&file, &after)?;
+        systemd.restart_devkeyd()?;
+        Ok(systemd.runs())
+    }
+
+    /// Whether the configuration gives the agent the right.
+    pub(super) fn is_given(&self, user: u32) -> bool {
+        let agent = Ids {
+            user,
+            groups: Vec::new(),
+        };
+        let key = Some([self.label, self.id.unwrap_or_default()]);
+        let rules = &self.found.rules;
+        rules.allow(Right::Use, key, &agent, &Accounts::read())
+    }
+
+    /// A list that is there already is the administrator's to change.
+    fn check_conflict(&self) -> Result<()> {
+        let names = [Some(self.label), self.id];
+        let mut listed = names.iter().flatten();
+        match listed.any(|name| self.found.rules.keys.contains_key(*name)) {
+            true => Err(self.by_hand()),
+            false => Ok(()),
+        }
+    }
+
+    /// A window of a PUF that was read once, and overwritten, is lost with the service that read it.
+    fn check_restart(&self, systemd: &Systemd) -> Result<()> {
+        let scrubs = |token: &FoundToken| {
+            let set = token
+                .settings
+                .iter()
+                .any(|one| one.name == "scrub" && one.value == "yes");
+            let recorded = self.tokens.open(token).is_ok_and(|open| {
+                let settings = &open.store().token().settings;
+                settings.get("scrub").is_some_and(|value| value == "yes")
+            });
+            token.reach.socket.is_some() && (set || recorded)
+        };
+        match self
+            .tokens
+            .config
+            .tokens()
+            .iter()
+            .find(|token| scrubs(token))
+        {
+            Some(token) if systemd.runs() => Err(Failure::new(
+                format!(
+                    "devkeyd has to be restarted, and token {} would not come back before the next \
+                     boot (scrub = \"yes\")",
+                    token.name
+                ),
+                format!(
+                    "{}, restart the machine, and run the command again",
+                    self.advice()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn by_hand(&self) -> Failure {
+        let file = self.file();
+        Failure::new(
+            format!(
+                "{} gives {} no right to use the key",
+                file.display(),
+                self.user
+            ),
+            format!("{}, and run the command again", self.advice()),
+        )
+    }
+
+    fn advice(&self) -> String {
+        let (file, table) = (self.file(), self.table());
+        format!(
+            "put `use = [{:?}]` under {table} in {}",
+            self.user,
+            file.display()
+        )
+    }
+
+    fn block(&self, before: &str) -> String {
+        let gap = match before.is_empty() || before.ends_with('\n') {
+            true => "",
+            false => "\n",
+        };
+        let (table, user) = (self.table(), self.user);
+        format!(
+            "{gap}\n# By `devkey sshd enable`: sshd's agent alone uses the key.\n{table}\nuse = [{user:?}]\n"
+        )
+    }
+
+    fn table(&self) -> String {
+        let name = quoted(&self.found.reach.name);
+        format!("[token.{name}.key.{}]", quoted(self.label))
+    }
+
+    fn file(&self) -> PathBuf {
+        let own = self.tokens.environment.config.as_deref();
+        own.unwrap_or(Path::new(CONFIG)).to_owned()
+    }
+}
+
+/// A key of TOML.
+fn quoted(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match !name.is_empty() && name.chars().all(bare) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
