@@ -63,9 +63,18 @@ impl Systemd {
             return self.control(&["reload", "ssh"]);
         }
         match SSHD.iter().find(|unit| self.is("is-active", unit)) {
-            Some(unit) => self.control(&["reload", unit]),
+            Some(unit) => self.control(&[self.verb(unit), unit]),
             // It reads it when it starts.
             None => Ok(()),
+        }
+    }
+
+    /// An sshd that was given its socket by systemd, as Debian 13 may do, has none after SIGHUP, and ends. A
+    /// new one takes the socket over, and clients wait meanwhile.
+    fn verb(&self, unit: &str) -> &'static str {
+        match self.is("is-active", &unit.replace(".service", ".socket")) {
+            true => "restart",
+            false => "reload",
         }
     }
 
