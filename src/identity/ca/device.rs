@@ -19,26 +19,28 @@ impl Ca {
     pub fn revoke_device(&self, serial: &Serial, reason: Reason, now: u64) -> Result<Vec<Serial>> {
         let _lock = self.books.lock()?;
         let lost = self.entry(serial, now)?;
-        if lost.device.is_empty() {
+        let (level, subject) = (lost.level, lost.subject.clone());
+        let all = of_device(lost, self.list(now)?);
+        let mut device: Vec<Digest> = all.iter().flat_map(|entry| entry.device.clone()).collect();
+        device.sort_unstable();
+        device.dedup();
+        if device.is_empty() {
             return Err(Error::input(format!(
-                "no TPM is known for serial {serial}: it was issued at level {}, or before the books kept TPMs",
-                lost.level
+                "no TPM is known for serial {serial}: it was issued at level {level}, or before the books kept TPMs"
             )));
         }
-        let all = self.list(now)?;
-        let device = device(&lost, &all);
         let barred = Barred {
             at: now,
             reason,
             serial: serial.clone(),
-            subject: lost.subject,
+            subject,
         };
         // First: whatever happens then, it gets nothing new.
         for ek in &device {
             self.books.put_barred(*ek, &barred)?;
         }
         let mut revoked = Vec::new();
-        for entry in all.into_iter().filter(|entry| shares(entry, &device)) {
+        for entry in all {
             if entry.state != State::Revoked {
                 let withdrawn = Withdrawn { at: now, reason };
                 self.books.put_revoked(&entry.serial, &withdrawn)?;
@@ -80,27 +82,22 @@ pub(super) fn endorsement(challenge: &Challenge) -> Result<Vec<Digest>> {
     ek.map(|checked| Ok(fingerprint(&checked?.ek))).collect()
 }
 
-/// The EKs of the TPM of an entry: those that it has proven, those that were proven beside one of them, and
-/// so on.
-fn device(of: &Entry, all: &[Entry]) -> Vec<Digest> {
-    let mut device = of.device.clone();
-    device.sort_unstable();
-    device.dedup();
+/// All that the TPM of an entry got: entries that share an EK with one of them, or the key, and so on. A key
+/// may have been certified without its TPM too: before the books kept TPMs, or at a lower level.
+fn of_device(lost: Entry, mut all: Vec<Entry>) -> Vec<Entry> {
+    all.retain(|entry| entry.serial != lost.serial);
+    let mut found = vec![lost];
     loop {
-        let known = device.len();
-        for entry in all {
-            if shares(entry, &device) {
-                device.extend(&entry.device);
-            }
+        let related = |entry: &Entry| found.iter().any(|known| share(known, entry));
+        let (more, left): (Vec<_>, Vec<_>) = all.into_iter().partition(related);
+        if more.is_empty() {
+            return found;
         }
-        device.sort_unstable();
-        device.dedup();
-        if device.len() == known {
-            return device;
-        }
+        found.extend(more);
+        all = left;
     }
 }
 
-fn shares(entry: &Entry, device: &[Digest]) -> bool {
-    entry.device.iter().any(|ek| device.contains(ek))
+fn share(one: &Entry, other: &Entry) -> bool {
+    one.key == other.key || one.device.iter().any(|ek| other.device.contains(ek))
 }
