@@ -254,6 +254,9 @@ fn a_chain_that_will_not_do_makes_no_ca() {
     };
     signed("[below]\nbasicConstraints = critical,CA:FALSE\n");
     refused("true", "not the certificate of a CA");
+    // Seen to fail without `signs_lists` in own.rs.
+    signed("[below]\nbasicConstraints = critical,CA:TRUE\nkeyUsage = critical,keyCertSign\n");
+    refused("true", "no cRLSign");
     signed("[below]\nnameConstraints = critical,permitted;DNS:example\n");
     refused("true", "critical extension 2.5.29.30");
     // This one will do for all but levels.

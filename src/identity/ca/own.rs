@@ -52,6 +52,11 @@ impl Own {
 fn below(signer: &dyn Signer, all: &[Vec<u8>], at: u64) -> Result<Vec<Vec<u8>>> {
     let own = own(signer, all)?;
     let issuer = Issuer::from_certificate(own)?;
+    if !issuer.signs_lists() {
+        return Err(Error::input(
+            "the CA's certificate has no cRLSign in keyUsage: nobody would take its lists of what is revoked",
+        ));
+    }
     let trial = spec(signer, "CN=trial".parse()?, (at, at))?;
     let trial = x509::issue(signer, &issuer, &trial)?;
     let is_root = |der: &Vec<u8>| x509::describe(der).is_ok_and(|said| said.subject == said.issuer);

@@ -15,6 +15,7 @@ pub struct Issuer {
     pub(super) subject: Name,
     pub(super) key_id: Vec<u8>,
     validity: (u64, u64),
+    signs_lists: bool,
 }
 
 impl Issuer {
@@ -36,6 +37,10 @@ impl Issuer {
             public,
             subject: certificate.subject,
             key_id,
+            signs_lists: certificate
+                .known
+                .key_usage
+                .is_none_or(|bits| bits.crl_sign()),
             validity: (certificate.not_before, certificate.not_after),
         })
     }
@@ -48,6 +53,11 @@ impl Issuer {
     /// Who it is, as text (RFC 4514).
     pub fn subject(&self) -> String {
         self.subject.to_string()
+    }
+
+    /// Whether its own certificate lets it sign lists of what is revoked (cRLSign, RFC 5280 §4.2.1.3).
+    pub fn signs_lists(&self) -> bool {
+        self.signs_lists
     }
 
     /// The first second in which its own certificate is valid, since 1970: what it issues begins no earlier.
