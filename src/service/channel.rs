@@ -91,7 +91,8 @@ impl Channel {
         self.wire.socket.is_there()
     }
 
-    /// Whether it is there and the other end has it open, or was so a moment ago.
+    /// Whether it is there and the other end has it open, or was so a moment ago. Before anything is written
+    /// [`Channel::is_there`] has to be asked.
     pub(super) fn is_open(&self) -> bool {
         let fresh = |answered: Instant| answered.elapsed() < FRESH;
         self.answered.is_some_and(fresh) || self.is_there() && self.has_other_end()

@@ -214,7 +214,10 @@ impl Link {
     }
 
     fn open(&self, slot: &mut Option<Connection>, token: &Linked) -> Result<Result<()>, Failure> {
-        let known = slot.take().filter(|known| known.channel.is_open());
+        let usable = |known: &Connection| {
+            (known.has(token) || known.channel.is_there()) && known.channel.is_open()
+        };
+        let known = slot.take().filter(usable);
         let mut connection = match known {
             Some(connection) => connection,
             None => self.connect()?.0,
@@ -354,6 +357,11 @@ impl fmt::Debug for Link {
 }
 
 impl Connection {
+    /// Whether the token is open: then [`Connection::open`] sends nothing.
+    fn has(&self, token: &Linked) -> bool {
+        self.opened.contains_key(&token.number)
+    }
+
     /// The service's number of a token.
     fn open(&mut self, token: &Linked) -> Result<Result<u32>, Failure> {
         if let Some(number) = self.opened.get(&token.number) {
