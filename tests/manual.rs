@@ -30,7 +30,7 @@ const DATE: &str = "1767312000";
 
 /// What stands on a page, and what is typed: devices are simulated ones, PINs come from files, a serial and
 /// a fingerprint are those of the scene, and half a million readings are some.
-const HERE: [(&str, &str); 30] = [
+const HERE: [(&str, &str); 31] = [
     ("--tpm   ", "--tpm --tcti $TCTI board   "),
     ("--tpm board", "--tpm --tcti $TCTI board"),
     (
@@ -100,6 +100,11 @@ const HERE: [(&str, &str); 30] = [
     (
         "install -d -m 755 /srv/devkey",
         "without_service; install -d -m 755 /srv/devkey",
+    ),
+    // It runs until it is ended.
+    (
+        "sshd agent --socket /run/devkey-sshd/agent",
+        "sshd agent --socket /run/devkey-sshd/agent & soon [ -S /run/devkey-sshd/agent ]",
     ),
     (
         "--init-pin",

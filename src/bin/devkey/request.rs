@@ -77,7 +77,7 @@ enum Format {
     Request,
     /// the PKCS#10 request alone, PEM, for any CA
     Csr,
-    /// a PKCS#10 request, PEM, for the key of a CA below another: then `devkey ca init --certificate`
+    /// a PKCS#10 request, PEM, for the key of a CA below another: see devkey ca init
     CaCsr,
 }
 
