@@ -128,12 +128,13 @@ impl Look<'_> {
         status.certificate = self.settings.certificates.first().cloned();
         let signs = agent_signs(&self.paths.socket, &public);
         status.agent_signs = signs.is_ok();
+        let systemd = Systemd::new();
         let checks = [
             self.at_token(&public, status),
-            Self::at_units(&Systemd::new()),
+            Self::at_units(&systemd),
             signs,
             Self::at_certificate(status),
-            self.at_shown(status),
+            Self::at_shown(&systemd, status),
         ];
         checks.into_iter().filter_map(Result::err).collect()
     }
@@ -188,12 +189,15 @@ impl Look<'_> {
         }
     }
 
-    fn at_shown(&self, status: &Status) -> Result<()> {
+    fn at_shown(systemd: &Systemd, status: &Status) -> Result<()> {
         let hidden = |key: &&HostKey| key.token && !key.shown;
         match (status.sshd_runs, status.host_keys.iter().find(hidden)) {
             (Some(true), Some(_)) => Err(Failure::new(
                 "the sshd that runs does not show the key",
-                "systemctl reload ssh; where that does not help, its log says why",
+                format!(
+                    "{}; where that does not help, its log says why",
+                    systemd.reload_line()
+                ),
             )),
             (Some(false), _) => Err(Failure::new("sshd does not listen", "systemctl start ssh")),
             _ => Ok(()),

@@ -62,11 +62,26 @@ impl Systemd {
         if !self.runs {
             return self.control(&["reload", "ssh"]);
         }
-        match SSHD.iter().find(|unit| self.is("is-active", unit)) {
+        match self.sshd() {
             Some(unit) => self.control(&[self.verb(unit), unit]),
             // It reads it when it starts.
             None => Ok(()),
         }
+    }
+
+    /// What has the sshd that runs read its configuration, for the administrator to type.
+    pub(super) fn reload_line(&self) -> String {
+        let unit = self.sshd().unwrap_or("ssh.service");
+        format!(
+            "systemctl {} {}",
+            self.verb(unit),
+            unit.trim_end_matches(".service")
+        )
+    }
+
+    /// The unit of the sshd that runs.
+    fn sshd(&self) -> Option<&'static str> {
+        SSHD.into_iter().find(|unit| self.is("is-active", unit))
     }
 
     /// An sshd that was given its socket by systemd, as Debian 13 may do, has none after SIGHUP, and ends. A
