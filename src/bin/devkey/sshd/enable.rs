@@ -1,5 +1,6 @@
 //! `devkey sshd enable`
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -159,17 +160,13 @@ impl Job<'_> {
         named.unwrap_or_else(|| LABEL.to_owned())
     }
 
-    /// The host keys that sshd has beside the token's.
+    /// The host keys that sshd has beside the token's, by the drop-in or by the rest of its configuration.
     fn old(&self) -> Vec<PathBuf> {
-        match DropIn::read(self.paths) {
-            Some(ours) => ours.old,
-            None => {
-                let all = self.before.host_keys.iter();
-                all.filter(|file| **file != self.paths.host_key)
-                    .cloned()
-                    .collect()
-            }
-        }
+        let mut old = DropIn::read(self.paths).unwrap_or_default().old;
+        old.extend(self.before.host_keys.iter().cloned());
+        let mut seen = HashSet::from([self.paths.host_key.clone()]);
+        old.retain(|file| seen.insert(file.clone()));
+        old
     }
 
     /// What is to be added, tried by sshd in a file that nothing reads.
@@ -179,12 +176,14 @@ impl Job<'_> {
             old: stay.to_vec(),
         };
         let tried = self.try_out(&drop_in)?;
-        if DropIn::read(self.paths).is_none() {
-            // Those that the configuration names by itself are there anyway, and twice would be one too many: a
-            // client that is told of one key twice learns none (UpdateHostKeys).
-            let count = |file: &PathBuf| tried.host_keys.iter().filter(|one| *one == file).count();
-            drop_in.old.retain(|file| count(file) == 1);
-        }
+        // Those that the configuration names by itself are there anyway, and twice would be one too many: a
+        // client that is told of one key twice learns none (UpdateHostKeys). What was tried names each once, and
+        // the drop-in that is in place once more.
+        let ours = DropIn::read(self.paths).unwrap_or_default().old;
+        let by_us = |file: &Path| 1 + count(&ours, file);
+        drop_in
+            .old
+            .retain(|file| count(&tried.host_keys, file) <= by_us(file));
         Ok(drop_in)
     }
 
@@ -258,6 +257,10 @@ impl Job<'_> {
         undo.write(&self.paths.drop_in, &drop_in.text(self.paths))?;
         self.daemon.settings(&self.paths.config)
     }
+}
+
+fn count(all: &[PathBuf], file: &Path) -> usize {
+    all.iter().filter(|one| *one == file).count()
 }
 
 /// The token, which has to be the key service's: sshd's agent is another user.
