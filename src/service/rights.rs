@@ -1,6 +1,7 @@
 //! Who may do what with a token of the key service.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -59,6 +60,16 @@ pub struct Ids {
 pub struct Accounts {
     users: BTreeMap<String, u32>,
     groups: BTreeMap<String, u32>,
+}
+
+/// As the configuration names it.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::User(name) => f.write_str(name),
+            Who::Group(name) => write!(f, "%{name}"),
+        }
+    }
 }
 
 impl Who {

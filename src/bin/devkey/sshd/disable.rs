@@ -35,7 +35,7 @@ pub(super) fn run(_: &Args) -> Outcome {
         let what = format!("{} is not what devkey wrote", paths.drop_in.display());
         return Err(Failure::new(what, "take it away by hand"));
     }
-    let mut undo = Undo::default();
+    let mut undo = Undo::at_a_signal()?;
     let (runs, reload) = (systemd.runs(), &systemd);
     undo.by(move || match runs {
         true => reload.reload_sshd(),
@@ -45,7 +45,7 @@ pub(super) fn run(_: &Args) -> Outcome {
     let after = daemon.settings(&paths.config)?;
     still_safe(after.host_keys.is_empty())?;
     systemd.reload_sshd()?;
-    undo.keep();
+    undo.keep()?;
     if !after.host_keys.contains(&paths.host_key) {
         // Nothing reads it any more.
         let _ = fs::remove_file(&paths.public);

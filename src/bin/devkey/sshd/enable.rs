@@ -80,11 +80,11 @@ pub(super) fn run(args: &Args) -> Outcome {
         found: &found,
         token: &token,
     };
-    let (key, note) = job.carry_out()?;
+    let (key, notes) = job.carry_out()?;
     let names = known_hosts::names();
     let port = before.listens.first().map_or("22", |(_, port)| port);
     let text = known_hosts::text(&key.public, &key.label, &found.name, &names, port)?;
-    let mut answer = Answer::text(text).noted(note);
+    let mut answer = notes.into_iter().fold(Answer::text(text), Answer::note);
     let left = systemd.left();
     if !left.is_empty() {
         answer = answer.note("No systemd was asked. What remains to be done:");
@@ -108,7 +108,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn carry_out(&self) -> Result<(Arc<KeyRecord>, Option<String>)> {
+    fn carry_out(&self) -> Result<(Arc<KeyRecord>, Vec<String>)> {
         let label = self.label();
         let old = self.old();
         let wanted = Wanted {
@@ -119,7 +119,7 @@ impl Job<'_> {
         };
         let choice = wanted.choose(self.found, &**self.token)?;
         let kind = choice.kind();
-        let mut undo = Undo::default();
+        let mut undo = Undo::at_a_signal()?;
         let grant = Grant {
             tokens: self.tokens,
             found: self.found,
@@ -137,15 +137,15 @@ impl Job<'_> {
         let drop_in = self.drop_in(&key, &stay)?;
         self.start_agent(&mut undo)?;
         // Without systemd it may be there or not: then the administrator starts it.
-        if self.systemd.runs() || (granted && self.paths.socket.exists()) {
+        if self.systemd.runs() || (granted.in_force && self.paths.socket.exists()) {
             agent_signs(&self.paths.socket, &key.public)?;
         }
         let after = self.put(&drop_in, &mut undo)?;
         check_after(self.paths, &after, &key)?;
         self.check_replaced(&stay, &after)?;
         self.systemd.reload_sshd()?;
-        undo.keep();
-        Ok((key, note))
+        undo.keep()?;
+        Ok((key, note.into_iter().chain(granted.loss).collect()))
     }
 
     /// The key that is named, or in use, or the usual one.

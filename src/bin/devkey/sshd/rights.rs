@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use devkey::Error;
 use devkey::config::{FoundToken, parse};
-use devkey::service::{Accounts, Ids, Right};
+use devkey::service::{Accounts, Ids, Right, Who};
 
 use super::systemd::Systemd;
 use super::undo::Undo;
@@ -28,10 +28,18 @@ pub(super) struct Grant<'a> {
     pub(super) user: &'a str,
 }
 
+/// The right as it was given.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// Whether the key service knows of it.
+    pub(super) in_force: bool,
+    /// Who has lost the use of the key by it, for the administrator.
+    pub(super) loss: Option<String>,
+}
+
 impl Grant<'_> {
-    /// Gives the right where it is not given yet, and has the key service know of it; says whether it is known
-    /// there.
-    pub(super) fn give<'u>(&self, undo: &mut Undo<'u>, systemd: &'u Systemd) -> Result<bool> {
+    /// Gives the right where it is not given yet, and has the key service know of it.
+    pub(super) fn give<'u>(&self, undo: &mut Undo<'u>, systemd: &'u Systemd) -> Result<Given> {
         let Some(user) = Accounts::read().user(self.user) else {
             return Err(Failure::new(
                 Error::NotFound(format!("user {}", self.user)),
@@ -39,7 +47,10 @@ impl Grant<'_> {
             ));
         };
         if self.is_given(user) {
-            return Ok(true);
+            return Ok(Given {
+                in_force: true,
+                loss: None,
+            });
         }
         self.check_conflict()?;
         self.check_restart(systemd)?;
@@ -57,7 +68,28 @@ impl Grant<'_> {
         undo.by(move || systemd.restart_devkeyd());
         undo.write(&file, &after)?;
         systemd.restart_devkeyd()?;
-        Ok(systemd.runs())
+        Ok(Given {
+            in_force: systemd.runs(),
+            loss: self.loss(),
+        })
+    }
+
+    /// A key's own list takes the place of its token's. Of a key that is made nobody had the use.
+    fn loss(&self) -> Option<String> {
+        self.id?;
+        let list = self.found.rules.token.use_by.as_deref().unwrap_or_default();
+        let before: Vec<String> = list.iter().map(Who::to_string).collect();
+        if before.is_empty() {
+            return None;
+        }
+        let (before, user, label) = (before.join(", "), self.user, self.label);
+        Some(format!(
+            "note: until now key {label} could be used by {before}, as token {} says; now {user} alone may (and root).\n\
+             Whoever needs it still is to be put beside {user} in `use`, under {} in {}; then restart devkeyd.",
+            self.found.name,
+            self.table(),
+            self.file().display()
+        ))
     }
 
     /// Whether the configuration gives the agent the right.

@@ -4,28 +4,59 @@ use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use devkey::Error;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
 /// What takes the steps back, the last one first, unless they are kept.
 #[derive(Default)]
-pub(super) struct Undo<'a>(Vec<Box<dyn FnOnce() -> Result<()> + 'a>>);
+pub(super) struct Undo<'a> {
+    steps: Vec<Box<dyn FnOnce() -> Result<()> + 'a>>,
+    /// Whether a signal came.
+    ended: Arc<AtomicBool>,
+}
 
 impl<'a> Undo<'a> {
-    /// What takes back the step that is about to be taken.
-    pub(super) fn by(&mut self, step: impl FnOnce() -> Result<()> + 'a) {
-        self.0.push(Box::new(step));
+    /// Has a signal that would end the process fail the next step, so that all is taken back.
+    pub(super) fn at_a_signal() -> Result<Self> {
+        let undo = Undo::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            flag::register(signal, undo.ended.clone())
+                .map_err(|e| Error::io("waiting for signals", e))?;
+        }
+        Ok(undo)
     }
 
-    /// All went well.
-    pub(super) fn keep(mut self) {
-        self.0.clear();
+    /// What takes back the step that is about to be taken.
+    pub(super) fn by(&mut self, step: impl FnOnce() -> Result<()> + 'a) {
+        self.steps.push(Box::new(step));
+    }
+
+    /// All went well, unless a signal came.
+    pub(super) fn keep(mut self) -> Result<()> {
+        self.check()?;
+        self.steps.clear();
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.ended.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Failure::new(
+                "a signal ended the command; all is as it was before",
+                "run it again",
+            )),
+        }
     }
 
     /// Writes a file, readable to all, whole or not at all.
     pub(super) fn write(&mut self, path: &Path, text: &str) -> Result<()> {
+        self.check()?;
         // A symbolic link stays one.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let before = fs::read(&path).ok();
@@ -39,6 +70,7 @@ impl<'a> Undo<'a> {
 
     /// Removes a file.
     pub(super) fn remove(&mut self, path: &Path) -> Result<()> {
+        self.check()?;
         if let Ok(before) = fs::read(path) {
             let owned = path.to_owned();
             self.by(move || put(&owned, &before));
@@ -65,7 +97,7 @@ impl<'a> Undo<'a> {
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        while let Some(step) = self.0.pop() {
+        while let Some(step) = self.steps.pop() {
             if let Err(failure) = step() {
                 log::error!("taking back what was done: {}", failure.what);
             }
