@@ -151,6 +151,12 @@ impl Machine {
         self.agent = Some(server);
     }
 
+    /// Has the agent pause, or go on; who connects meanwhile waits.
+    pub(crate) fn signal_agent(&self, signal: Signal) {
+        let agent = self.agent.as_ref().unwrap();
+        kill_process(Pid::from_raw(agent.id() as i32).unwrap(), signal).unwrap();
+    }
+
     pub(crate) fn stop_agent(&mut self) {
         self.agent = None;
     }

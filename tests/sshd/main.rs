@@ -8,6 +8,7 @@
     reason = "what cannot go on has failed"
 )]
 
+mod again;
 mod certificate;
 #[path = "../common/mod.rs"]
 mod common;
