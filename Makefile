@@ -36,7 +36,7 @@ needs = sh packaging/prerequisites $(PACKAGES)
 # features, and libtss2 must not enter the programs that load the module.
 cargo_build = $(CARGO) build --locked $(1) -p devkey && $(CARGO) build --locked $(1) -p devkey-pkcs11
 
-.PHONY: help build release man demo deb test test-vm test-deb fuzz bench puf-data lint install install-units install-man uninstall
+.PHONY: help build release man demo deb test vm-test test-deb fuzz bench puf-data lint install install-units install-man uninstall
 .NOTPARALLEL:
 
 help:
@@ -44,7 +44,7 @@ help:
 	@echo 'make man      the manual and the completions of shells, in target/man'
 	@echo 'make demo     ssh, TLS and nginx with keys of a file, a TPM and a PUF, in a temporary directory'
 	@echo 'make test     everything, with the real clients and a software TPM'
-	@echo 'make test-vm  what needs a kernel and a TPM of its own, in virtual machines; downloads three kernels'
+	@echo 'make vm-test  the packages in virtual machines with a TPM, a PUF and systemd; power cuts; downloads 0.5 GB'
 	@echo 'make deb      Debian packages, into target/deb'
 	@echo 'make test-deb what is in them, and how they are installed, upgraded and purged; as root, in chroots'
 	@echo 'make fuzz     arbitrary bytes to all that is read from elsewhere, SECONDS=$(SECONDS) for each kind'
@@ -87,7 +87,7 @@ test:
 	@[ "$$(id -u)" = 0 ] || sudo --validate || echo 'without root or sudo three tests of the command will fail'
 	$(CARGO) test --locked -p devkey
 
-test-vm:
+vm-test: deb
 	@$(needs) vm
 	$(call cargo_build)
 	sh tests/vm/run

@@ -5,7 +5,7 @@
 //! The machine is `tests/manual/machine`, what is there before a page's first example `tests/manual/scenes`.
 //! What stands for its devices, and for what nobody types as it stands, is in [`HERE`].
 //!
-//! Two programs of the examples run in virtual machines alone (`make test-vm`), for they want a systemd that
+//! Two programs of the examples run in virtual machines alone (`make vm-test`), for they want a systemd that
 //! is process 1: `systemctl`, in whose place the scenes start the service, and `journalctl`.
 
 #![cfg(test)]

@@ -144,7 +144,7 @@ mod tests {
     use crate::provider::Settings;
 
     /// Under a storage key that no TPM has, no kernel makes a trusted key, and each says why. The
-    /// machines of `make test-vm` say each in turn. Seen to fail with a blob written before
+    /// machines of `make vm-test` say each in turn. Seen to fail with a blob written before
     /// `alg::probe`.
     #[test]
     fn what_is_missing_is_named_and_nothing_is_left() {

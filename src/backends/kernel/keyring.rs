@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// Every number that the kernel may answer has a text that helps; `make test-vm` sees those
+    /// Every number that the kernel may answer has a text that helps; `make vm-test` sees those
     /// that it does answer.
     #[test]
     fn answers_of_the_kernel_say_what_to_do() {
