@@ -345,6 +345,64 @@ fn a_defect_is_answered_and_ends_the_connection() {
     }
 }
 
+/// What is asked of a service that is about to end is not answered with an error of its device: the next service is
+/// asked. Seen to fail with either call of `rest` in `serve` taken out.
+#[test]
+fn who_asks_while_a_service_ends_is_served_by_the_next() {
+    /// How often `rest` still returns.
+    static LEFT: AtomicU32 = AtomicU32::new(0);
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+
+    struct Ending;
+
+    fn gone<T>() -> Result<T> {
+        Err(Error::DeviceGone {
+            device: "a TPM".to_owned(),
+            reason: "the program that speaks to it is ending".to_owned(),
+        })
+    }
+
+    impl Tokens for Ending {
+        fn rest(&self) {
+            let left = LEFT.load(Ordering::Relaxed);
+            // As good as the end of the process: the connection is closed.
+            assert_ne!(left, 0, "the end, on purpose");
+            LEFT.store(left - 1, Ordering::Relaxed);
+        }
+
+        fn open(&self, _: &TokenPlace) -> Result<Granted> {
+            gone()
+        }
+
+        fn create(&self, _: &NewToken, _: &Pin) -> Result<()> {
+            gone()
+        }
+
+        fn find(&self, _: &str, _: &Client) -> Result<Granted> {
+            gone()
+        }
+    }
+
+    fn ending(program: &Path, socket: OwnedFd) -> Result<()> {
+        if STARTED.fetch_add(1, Ordering::Relaxed) > 0 {
+            return devkeyd::launch(program, socket);
+        }
+        thread::spawn(|| serve(socket, &Ending));
+        Ok(())
+    }
+
+    let bench = Bench::new();
+    // The greeting, and then before the token is opened, and after that.
+    for returns in [1, 2] {
+        LEFT.store(returns, Ordering::Relaxed);
+        STARTED.store(0, Ordering::Relaxed);
+        let link = Link::new(bench.dir.path().join(&bench.name), ending);
+        let token = bench.remote(&Arc::new(link.with_patience(AT_LAST)));
+        sign(&token, &bench.key).unwrap();
+        assert_eq!(STARTED.load(Ordering::Relaxed), 2);
+    }
+}
+
 /// Seen to fail with `program::check` taken out of `Link::connect`.
 #[test]
 fn a_program_that_is_not_there_is_named() {

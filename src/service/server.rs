@@ -37,6 +37,11 @@ pub trait Tokens {
         None
     }
 
+    /// Does not return any more once the process is about to end: called before a request is carried out, and before
+    /// a client is told that the device is gone. What is not answered the client asks the next service, for its
+    /// connection ends with this one.
+    fn rest(&self) {}
+
     /// A token by its place.
     ///
     /// # Errors
@@ -137,11 +142,15 @@ pub fn serve(socket: OwnedFd, tokens: &dyn Tokens) -> Result<()> {
         if !peer.receive(idle)? {
             break;
         }
+        tokens.rest();
         if session.greeted && session.client.is_none() {
             session.client = peer.client()?;
         }
         let answer;
         (answer, goes_on) = session.answer(peer.request().decode()?)?;
+        if let Err(Error::DeviceGone { .. }) = answer {
+            tokens.rest();
+        }
         if response.encode(&answer).is_err() {
             response.encode(&unspeakable())?;
         }

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use devkey::config::{Config, FoundToken};
@@ -24,6 +26,7 @@ pub(super) struct Registry {
     accounts: Arc<Accounts>,
     back_ends: &'static [BackEnd],
     open: Mutex<HashMap<PathBuf, Arc<LocalToken>>>,
+    ending: AtomicBool,
 }
 
 impl Registry {
@@ -33,6 +36,7 @@ impl Registry {
             accounts: Arc::new(Accounts::read()),
             back_ends,
             open: Mutex::default(),
+            ending: AtomicBool::new(false),
         }
     }
 
@@ -48,6 +52,8 @@ impl Registry {
 
     /// Closes all tokens, with what their devices hold for them: at the end.
     pub(super) fn close(&self) {
+        // Who asks from here on is not told that a device is gone, for the next service has it.
+        self.ending.store(true, Ordering::Release);
         #[cfg(feature = "tpm")]
         devkey::backends::tpm::close();
         self.tokens().clear();
@@ -102,6 +108,12 @@ impl Registry {
 }
 
 impl Tokens for Registry {
+    fn rest(&self) {
+        while self.ending.load(Ordering::Acquire) {
+            thread::park();
+        }
+    }
+
     fn arrival(&self) -> Option<Duration> {
         Some(ARRIVAL)
     }
