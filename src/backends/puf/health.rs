@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::copies::{self, Enrolled};
 use super::measure::{Verification, try_all};
 use super::node::{self, Wanted};
-use super::options::{Hold, Options};
+use super::options::{Hold, Kind, Options};
 use crate::error::{Error, Result};
 use crate::fuzzy::Profile;
 use crate::provider::{Place, Settings};
@@ -18,6 +18,8 @@ pub struct Device {
     pub path: PathBuf,
     /// The window is read once, at boot, and may be overwritten then.
     pub once: bool,
+    /// It is a reader at a serial line, which has one client at a time.
+    pub line: bool,
     /// A regular file may stand for it.
     file: bool,
 }
@@ -43,6 +45,7 @@ impl Device {
         Ok(Device {
             path: options.device,
             once: matches!(options.hold, Hold::Boot { .. }),
+            line: matches!(options.kind, Kind::Serial),
             file: options.allow_file,
         })
     }
@@ -52,6 +55,7 @@ impl Device {
         Device {
             path: path.to_owned(),
             once: false,
+            line: false,
             file: false,
         }
     }

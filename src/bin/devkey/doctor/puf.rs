@@ -83,6 +83,11 @@ fn of_token(token: &Opened, device: &Device, say: &mut dyn FnMut(Finding)) {
         let found = "its window is read once, at boot (hold = boot), and not by this";
         return say(Finding::none(AREA, NOISE, found));
     }
+    // Root would get through to the line, and end a reading of the service's in its middle.
+    if device.line && token.is_served() {
+        let found = "the key service reads its line, and nobody else beside it: devkey puf verify, while that is stopped";
+        return say(Finding::none(AREA, NOISE, found));
+    }
     if !may_read(&device.path) {
         let found = match token.is_served() {
             true => format!("{shown}: the key service reads it, and you may not"),
