@@ -86,7 +86,6 @@ impl Shells {
     }
 }
 
-/// Seen to fail with the script of zsh for bash.
 #[test]
 fn bash_completes() {
     let shells = Shells::new();
@@ -98,7 +97,6 @@ fn bash_completes() {
     assert!(!commands.contains("manual"), "{commands}");
 }
 
-/// Seen to fail without `hint`, by which a directory's place offers files.
 #[test]
 fn files_and_directories_are_completed_where_they_belong() {
     let shells = Shells::new();
@@ -119,7 +117,6 @@ fn files_and_directories_are_completed_where_they_belong() {
     assert!(files.contains("place.pem"), "{files}");
 }
 
-/// Seen to fail with a script that is called other than `_devkey`.
 #[test]
 fn zsh_completes() {
     let shells = Shells::new();
@@ -128,7 +125,6 @@ fn zsh_completes() {
     }
 }
 
-/// Seen to fail with the script of bash for fish.
 #[test]
 fn fish_completes() {
     let shells = Shells::new();

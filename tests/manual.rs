@@ -119,7 +119,6 @@ static PAGES: LazyLock<TempDir> = LazyLock::new(|| {
     dir
 });
 
-/// Seen to fail with `.skip(1)` in `with_all_below`, which leaves out commands that have others below them.
 #[test]
 fn every_command_has_a_page_with_each_of_its_options() {
     let commands = commands(&[]);
@@ -265,8 +264,6 @@ fn pages_are_the_same_each_time() {
 }
 
 /// Pages and completions are where man and the shells of Debian look, and go again.
-///
-/// Seen to fail without `man1/devkey-*.1` in what `make uninstall` takes away.
 #[test]
 fn they_are_installed_and_go_again() {
     let root = TempDir::new().unwrap();

@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Seen to fail without the comparison with `MAX`, and with `got == 0` left out.
+    /// Seen to fail with `got == 0` left out.
     #[test]
     fn no_message_is_longer_than_openssh_lets_it_be() {
         let of = |length: usize| {
