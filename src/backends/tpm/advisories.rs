@@ -9,6 +9,9 @@
 //! | Nuvoton NPCT7xx | 7.x before 7.2.4.0 | CVE-2026-6923 | the CVE's record, Nuvoton being its source |
 //! | Nuvoton NPCT65x | 1.3.0.1, 1.3.1.0, 1.3.2.8 | CVE-2023-1017 | Nuvoton SA-003 |
 //!
+//! Intel's numbers have not been compared with the text of its advisory yet, and Infineon's are those of a list by
+//! others; the rest is the makers'.
+//!
 //! Versions are TPM2_PT_FIRMWARE_VERSION_1 and _2, each two numbers of 16 bits, as all these makers
 //! use them. Intel's newer PTTs count from 300 on and have no row: their number says nothing of the
 //! firmware of the management engine. Who is not in the table is not thereby good.
