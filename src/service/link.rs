@@ -3,7 +3,6 @@
 mod greet;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -102,8 +101,8 @@ pub(super) struct Linked {
 
 struct Connection {
     channel: Channel,
-    /// The service's numbers of the tokens that were opened, by ours.
-    opened: HashMap<u32, u32>,
+    /// Our numbers of the tokens that were opened, and the service's. They are few.
+    opened: Vec<(u32, u32)>,
     fd: Arc<AtomicI32>,
 }
 
@@ -289,7 +288,7 @@ impl Link {
     fn known(&self, socket: OwnedFd) -> Result<Connection, Failure> {
         let connection = Connection {
             channel: Channel::new(socket)?,
-            opened: HashMap::new(),
+            opened: Vec::new(),
             fd: self.fd.clone(),
         };
         self.inode
@@ -359,17 +358,22 @@ impl fmt::Debug for Link {
 impl Connection {
     /// Whether the token is open: then [`Connection::open`] sends nothing.
     fn has(&self, token: &Linked) -> bool {
-        self.opened.contains_key(&token.number)
+        self.number(token).is_some()
+    }
+
+    fn number(&self, token: &Linked) -> Option<u32> {
+        let mut opened = self.opened.iter();
+        Some(opened.find(|(ours, _)| *ours == token.number)?.1)
     }
 
     /// The service's number of a token.
     fn open(&mut self, token: &Linked) -> Result<Result<u32>, Failure> {
-        if let Some(number) = self.opened.get(&token.number) {
-            return Ok(Ok(*number));
+        if let Some(number) = self.number(token) {
+            return Ok(Ok(number));
         }
         match self.ask(&token.sought.request(), token.patience)? {
             Ok(Reply::Opened(number)) => {
-                self.opened.insert(token.number, number);
+                self.opened.push((token.number, number));
                 Ok(Ok(number))
             }
             Ok(_) => Err(Malformed("no number of a token").into()),

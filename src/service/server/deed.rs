@@ -5,6 +5,7 @@ use std::fmt;
 use super::super::protocol::Request;
 use super::super::rights::Right;
 use crate::error::Error;
+use crate::key::{DecryptScheme, KeyKind, Scheme};
 use crate::store::{ObjectId, Role};
 
 /// A request that takes a right or leaves a line.
@@ -25,7 +26,16 @@ pub(super) struct Deed {
     /// The token that is to be made.
     pub(super) makes: Option<String>,
     /// How: scheme, kind or role. Never what is signed, decrypted or tried.
-    how: Option<String>,
+    how: Option<How>,
+}
+
+/// How something is done, as the log has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Sign(Scheme),
+    Decrypt(DecryptScheme),
+    Kind(KeyKind),
+    Role(Role),
 }
 
 impl Deed {
@@ -49,9 +59,9 @@ impl Deed {
         }
     }
 
-    fn by(self, how: impl fmt::Debug) -> Self {
+    fn by(self, how: How) -> Self {
         Deed {
-            how: Some(format!("{how:?}")),
+            how: Some(how),
             ..self
         }
     }
@@ -69,16 +79,16 @@ impl Deed {
             | Request::Tries { .. } => return None,
             Request::Sign {
                 token, key, scheme, ..
-            } => using("sign", token).on(key).by(scheme),
+            } => using("sign", token).on(key).by(How::Sign(*scheme)),
             Request::Agree { token, key, .. } => using("agree", token).on(key),
             Request::Decrypt {
                 token, key, scheme, ..
-            } => using("decrypt", token).on(key).by(scheme),
+            } => using("decrypt", token).on(key).by(How::Decrypt(*scheme)),
             Request::Attest { token, .. } => managing("attest", token),
             Request::Certify { token, key, .. } => managing("certify", token).on(key),
             Request::Generate { token, request } => Deed {
                 label: request.names.label.clone(),
-                ..managing("generate", token).by(request.kind)
+                ..managing("generate", token).by(How::Kind(request.kind))
             },
             Request::AddCertificate { token, .. } => managing("add-certificate", token),
             Request::ReplaceCertificates { token, .. } => managing("replace-certificates", token),
@@ -95,9 +105,9 @@ impl Deed {
                 token,
                 role: Role::User,
                 ..
-            } => Deed::new("login", None, *token).by(Role::User),
-            Request::Login { token, role, .. } => managing("login", token).by(role),
-            Request::SetPin { token, role, .. } => managing("set-pin", token).by(role),
+            } => Deed::new("login", None, *token).by(How::Role(Role::User)),
+            Request::Login { token, role, .. } => managing("login", token).by(How::Role(*role)),
+            Request::SetPin { token, role, .. } => managing("set-pin", token).by(How::Role(*role)),
             Request::InitPin { token, .. } => managing("init-pin", token),
             Request::Reset { token, .. } => managing("reset", token),
             Request::Make { wanted, .. } => Deed {
@@ -141,10 +151,21 @@ impl fmt::Display for Deed {
         if let Some(object) = &self.object {
             write!(f, " id={object:?}", object = object.to_string())?;
         }
-        if let Some(how) = &self.how {
-            write!(f, " by={how:?}")?;
+        match self.how {
+            Some(how) => write!(f, " by=\"{how:?}\""),
+            None => Ok(()),
         }
-        Ok(())
+    }
+}
+
+impl fmt::Debug for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            How::Sign(scheme) => scheme.fmt(f),
+            How::Decrypt(scheme) => scheme.fmt(f),
+            How::Kind(kind) => kind.fmt(f),
+            How::Role(role) => role.fmt(f),
+        }
     }
 }
 
