@@ -68,7 +68,7 @@ pub struct Store {
     keeper: Keeper,
     token: TokenRecord,
     cache: Mutex<Cache>,
-    watch: watch::Watch,
+    watch: Arc<watch::Watch>,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ impl Store {
             dir: dir.to_owned(),
             keeper,
             cache: Mutex::default(),
-            watch: watch::Watch::default(),
+            watch: Arc::default(),
         })
     }
 
@@ -211,7 +211,7 @@ impl Store {
 
     /// Keeps other writers out until the result is dropped.
     pub fn writer(&self) -> Result<Writer> {
-        Writer::kept(&self.dir, self.keeper)
+        Writer::kept(&self.dir, self.keeper, Some(self.forget()))
     }
 }
 

@@ -6,6 +6,7 @@ mod execute;
 mod local;
 mod peer;
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -97,17 +98,17 @@ impl Granted {
         }
     }
 
-    fn allows(&self, right: Right, deed: &Deed, client: Option<&Client>) -> bool {
+    fn allows(&self, right: Right, deed: &Deed<'_>, client: Option<&Client>) -> bool {
         let Some((rules, accounts)) = &self.rules else {
             return true;
         };
-        let id = deed.object.as_ref().map(ObjectId::to_string);
-        let names = [&deed.label, &id].map(|name| name.as_deref().unwrap_or_default());
+        let id = deed.object.as_deref().map(ObjectId::as_str);
+        let names = [deed.label.as_deref(), id].map(Option::unwrap_or_default);
         client.is_some_and(|client| rules.allow(right, Some(names), &client.ids, accounts))
     }
 
     /// Whether a key would get other users by another label: the right to manage is none to use.
-    fn moves_rights(&self, deed: &Deed) -> bool {
+    fn moves_rights(&self, deed: &Deed<'_>) -> bool {
         let (Some((rules, _)), Some(from), Some(to)) = (&self.rules, &deed.label, &deed.becomes)
         else {
             return false;
@@ -115,7 +116,7 @@ impl Granted {
         from != to
             && [from, to]
                 .iter()
-                .any(|label| rules.keys.contains_key(*label))
+                .any(|label| rules.keys.contains_key(label.as_ref()))
     }
 }
 
@@ -178,7 +179,7 @@ struct Session<'a> {
     opened: Vec<(Asked, Granted)>,
     tokens: &'a dyn Tokens,
     /// The last deed that was done, and its line.
-    said: Option<(Deed, String)>,
+    said: Option<(Deed<'static>, String)>,
 }
 
 impl Session<'_> {
@@ -212,11 +213,14 @@ impl Session<'_> {
             _ => {}
         }
         let Some(mut deed) = Deed::of(&request) else {
-            return self.execute(request, None);
+            return self.execute(&request, None);
         };
-        let key = self.look_up(&mut deed);
+        let key = self.look_up(&deed);
+        if let Some(key) = &key {
+            deed.label = Some(Cow::Borrowed(&key.label));
+        }
         let response = match self.permit(&deed) {
-            Ok(()) => self.execute(request, key),
+            Ok(()) => self.execute(&request, key.as_ref()),
             Err(e) => Err(e),
         };
         self.log(deed, &response);
@@ -224,14 +228,12 @@ impl Session<'_> {
     }
 
     /// The key that a deed is about, as the store has it now: the client has only said which one.
-    fn look_up(&self, deed: &mut Deed) -> Option<Arc<KeyRecord>> {
+    fn look_up(&self, deed: &Deed<'_>) -> Option<Arc<KeyRecord>> {
         let (token, id) = (self.granted(deed.token?).ok()?, deed.object.as_ref()?);
-        let key = token.token.store().key_now(id).ok()??;
-        deed.label = Some(key.label.clone());
-        Some(key)
+        token.token.store().key_now(id).ok()?
     }
 
-    fn permit(&self, deed: &Deed) -> Result<()> {
+    fn permit(&self, deed: &Deed<'_>) -> Result<()> {
         let (Some(right), Some(token)) = (deed.right, deed.token) else {
             return Ok(());
         };
@@ -251,13 +253,13 @@ impl Session<'_> {
     }
 
     /// One line for each deed of a client that is told apart. Never what was signed or tried.
-    fn log(&mut self, deed: Deed, response: &Response) {
+    fn log(&mut self, deed: Deed<'_>, response: &Response) {
         let Some(client) = &self.client else {
             return;
         };
-        let line = match (response, self.said.take()) {
+        let said = match (response, self.said.take()) {
             // Who signs again and again with one key leaves the same line each time.
-            (Ok(_), Some((same, line))) if same == deed => line,
+            (Ok(_), Some(said)) if said.0 == deed => said,
             _ => {
                 let token = deed.token.and_then(|token| self.granted(token).ok());
                 let token = token.map_or(deed.makes.as_deref(), |granted| Some(&granted.name));
@@ -266,11 +268,12 @@ impl Session<'_> {
                     Ok(_) => "ok".to_owned(),
                     Err(e) => format!("{:?}", deed::cut(&e.to_string())),
                 };
-                format!("token={token:?} {deed} {client} result={result}")
+                let line = format!("token={token:?} {deed} {client} result={result}");
+                (deed.into_owned(), line)
             }
         };
-        log::info!(target: AUDIT, "{line}");
-        self.said = response.is_ok().then_some((deed, line));
+        log::info!(target: AUDIT, "{}", said.1);
+        self.said = response.is_ok().then_some(said);
     }
 
     /// Opens a token, or gives the number that it has already.

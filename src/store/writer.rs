@@ -5,6 +5,7 @@ use std::path::Path;
 
 use aws_lc_rs::hmac;
 
+use super::watch::Forget;
 use super::{Certificate, KeyRecord, ObjectId, PinRecord, Role, TOKEN, TokenRecord};
 use crate::error::{Error, Result};
 use crate::files::{Dir, Keeper, WriteLock};
@@ -13,20 +14,25 @@ use crate::files::{Dir, Keeper, WriteLock};
 #[derive(Debug)]
 pub struct Writer {
     dir: Dir,
+    _forget: Option<Forget>,
     _lock: WriteLock,
 }
 
 impl Writer {
     /// Waits for other writers to a token's directory and keeps them out.
     pub(crate) fn at(path: &Path) -> Result<Self> {
-        Writer::kept(path, None)
+        Writer::kept(path, None, None)
     }
 
-    /// As [`Writer::at`], of a directory that may be the keeper's.
-    pub(super) fn kept(path: &Path, keeper: Keeper) -> Result<Self> {
+    /// As [`Writer::at`], of a directory that may be the keeper's; drops `forget` when it is done.
+    pub(super) fn kept(path: &Path, keeper: Keeper, forget: Option<Forget>) -> Result<Self> {
         let dir = Dir::kept(path, keeper)?;
         let lock = dir.lock()?;
-        Ok(Writer { dir, _lock: lock })
+        Ok(Writer {
+            dir,
+            _forget: forget,
+            _lock: lock,
+        })
     }
 
     /// Writes a key's record, a new one or the successor of the one with its id.

@@ -1,5 +1,6 @@
 //! What a request is about: the right that it takes, and the line that it leaves in the log.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::super::protocol::Request;
@@ -10,7 +11,7 @@ use crate::store::{ObjectId, Role};
 
 /// A request that takes a right or leaves a line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Deed {
+pub(super) struct Deed<'r> {
     /// What is done.
     pub(super) what: &'static str,
     /// The right that it takes; `None` where the sight of the token is enough.
@@ -18,13 +19,13 @@ pub(super) struct Deed {
     /// The token's number.
     pub(super) token: Option<u32>,
     /// The object.
-    pub(super) object: Option<ObjectId>,
+    pub(super) object: Option<Cow<'r, ObjectId>>,
     /// The label of the key, where it is known before the object is looked up.
-    pub(super) label: Option<String>,
+    pub(super) label: Option<Cow<'r, str>>,
     /// The label that the object is to get.
-    pub(super) becomes: Option<String>,
+    pub(super) becomes: Option<Cow<'r, str>>,
     /// The token that is to be made.
-    pub(super) makes: Option<String>,
+    pub(super) makes: Option<Cow<'r, str>>,
     /// How: scheme, kind or role. Never what is signed, decrypted or tried.
     how: Option<How>,
 }
@@ -38,7 +39,7 @@ enum How {
     Role(Role),
 }
 
-impl Deed {
+impl<'r> Deed<'r> {
     fn new(what: &'static str, right: Option<Right>, token: u32) -> Self {
         Deed {
             what,
@@ -52,9 +53,9 @@ impl Deed {
         }
     }
 
-    fn on(self, object: &ObjectId) -> Self {
+    fn on(self, object: &'r ObjectId) -> Self {
         Deed {
-            object: Some(object.clone()),
+            object: Some(Cow::Borrowed(object)),
             ..self
         }
     }
@@ -67,7 +68,7 @@ impl Deed {
     }
 
     /// What a request is about; `None` for those that do nothing.
-    pub(super) fn of(request: &Request<'_>) -> Option<Self> {
+    pub(super) fn of(request: &'r Request<'_>) -> Option<Self> {
         let using = |what, token: &u32| Deed::new(what, Some(Right::Use), *token);
         let managing = |what, token: &u32| Deed::new(what, Some(Right::Manage), *token);
         Some(match request {
@@ -87,7 +88,7 @@ impl Deed {
             Request::Attest { token, .. } => managing("attest", token),
             Request::Certify { token, key, .. } => managing("certify", token).on(key),
             Request::Generate { token, request } => Deed {
-                label: request.names.label.clone(),
+                label: request.names.label.as_deref().map(Cow::Borrowed),
                 ..managing("generate", token).by(How::Kind(request.kind))
             },
             Request::AddCertificate { token, .. } => managing("add-certificate", token),
@@ -97,7 +98,7 @@ impl Deed {
                 object,
                 names,
             } => Deed {
-                becomes: names.label.clone(),
+                becomes: names.label.as_deref().map(Cow::Borrowed),
                 ..managing("rename", token).on(object)
             },
             Request::Delete { token, object } => managing("delete", token).on(object),
@@ -112,10 +113,25 @@ impl Deed {
             Request::Reset { token, .. } => managing("reset", token),
             Request::Make { wanted, .. } => Deed {
                 token: None,
-                makes: Some(wanted.name.clone()),
+                makes: Some(Cow::Borrowed(&wanted.name)),
                 ..Deed::new("make", None, 0)
             },
         })
+    }
+
+    /// The same, with the names that it borrowed.
+    pub(super) fn into_owned(self) -> Deed<'static> {
+        let owned = |name: Option<Cow<'_, str>>| name.map(|name| Cow::Owned(name.into_owned()));
+        Deed {
+            what: self.what,
+            right: self.right,
+            token: self.token,
+            object: self.object.map(|object| Cow::Owned(object.into_owned())),
+            label: owned(self.label),
+            becomes: owned(self.becomes),
+            makes: owned(self.makes),
+            how: self.how,
+        }
     }
 
     /// The refusal of what there is no right to.
@@ -138,7 +154,7 @@ impl Deed {
     }
 }
 
-impl fmt::Display for Deed {
+impl fmt::Display for Deed<'_> {
     /// The part of the line that says what, after the token's name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "do={}", self.what)?;
@@ -149,7 +165,7 @@ impl fmt::Display for Deed {
             write!(f, " to={:?}", cut(label))?;
         }
         if let Some(object) = &self.object {
-            write!(f, " id={object:?}", object = object.to_string())?;
+            write!(f, " id={:?}", object.as_str())?;
         }
         match self.how {
             Some(how) => write!(f, " by=\"{how:?}\""),

@@ -10,7 +10,7 @@ use crate::token::Token;
 
 impl Session<'_> {
     /// Does what is permitted. `key` is the one that it is about, where that was looked up.
-    pub(super) fn execute(&self, request: Request<'_>, key: Option<Arc<KeyRecord>>) -> Response {
+    pub(super) fn execute(&self, request: &Request<'_>, key: Option<&Arc<KeyRecord>>) -> Response {
         match request {
             Request::Sign {
                 token,
@@ -18,16 +18,16 @@ impl Session<'_> {
                 scheme,
                 input,
             } => {
-                let (token, key) = self.key(token, &id, key)?;
-                token.sign(&key, scheme, input).map(Reply::Signature)
+                let (token, key) = self.key(*token, id, key)?;
+                token.sign(&key, *scheme, input).map(Reply::Signature)
             }
             Request::Agree {
                 token,
                 key: id,
                 peer,
             } => {
-                let (token, key) = self.key(token, &id, key)?;
-                token.agree(&key, &peer).map(Reply::Secret)
+                let (token, key) = self.key(*token, id, key)?;
+                token.agree(&key, peer).map(Reply::Secret)
             }
             Request::Decrypt {
                 token,
@@ -35,17 +35,17 @@ impl Session<'_> {
                 scheme,
                 ciphertext,
             } => {
-                let (token, key) = self.key(token, &id, key)?;
-                token.decrypt(&key, scheme, ciphertext).map(Reply::Secret)
+                let (token, key) = self.key(*token, id, key)?;
+                token.decrypt(&key, *scheme, ciphertext).map(Reply::Secret)
             }
             Request::Generate { token, request } => {
-                Ok(Reply::Stored(self.token(token)?.generate(&request)?.id))
+                Ok(Reply::Stored(self.token(*token)?.generate(request)?.id))
             }
             Request::AddCertificate { token, request } => Ok(Reply::Stored(
-                self.token(token)?.add_certificate(&request)?.id,
+                self.token(*token)?.add_certificate(request)?.id,
             )),
             Request::ReplaceCertificates { token, old, chain } => {
-                let stored = self.token(token)?.replace_certificates(&old, &chain)?;
+                let stored = self.token(*token)?.replace_certificates(old, chain)?;
                 Ok(stored.map_or(Reply::Done, Reply::Stored))
             }
             Request::Rename {
@@ -53,62 +53,62 @@ impl Session<'_> {
                 object,
                 names,
             } => {
-                self.token(token)?.rename(&object, &names)?;
+                self.token(*token)?.rename(object, names)?;
                 Ok(Reply::Done)
             }
             Request::Delete { token, object } => {
-                self.token(token)?.delete(&object)?;
+                self.token(*token)?.delete(object)?;
                 Ok(Reply::Done)
             }
             request => self.execute_with_pin(request),
         }
     }
 
-    fn execute_with_pin(&self, request: Request<'_>) -> Response {
+    fn execute_with_pin(&self, request: &Request<'_>) -> Response {
         match request {
             Request::Login {
                 token,
                 role,
                 pin,
                 last_try,
-            } => self.token(token)?.login(role, pin.get(), last_try)?,
-            Request::Logout { token } => self.token(token)?.logout()?,
+            } => self.token(*token)?.login(*role, pin.get(), *last_try)?,
+            Request::Logout { token } => self.token(*token)?.logout()?,
             Request::SetPin {
                 token,
                 role,
                 old,
                 new,
-            } => self.token(token)?.set_pin(role, old.get(), new.get())?,
+            } => self.token(*token)?.set_pin(*role, old.get(), new.get())?,
             Request::InitPin {
                 token,
                 new,
                 to_be_changed,
-            } => self.token(token)?.init_pin(new.get(), to_be_changed)?,
-            Request::Reset { token, so, label } => self.token(token)?.reset(so.get(), label)?,
+            } => self.token(*token)?.init_pin(new.get(), *to_be_changed)?,
+            Request::Reset { token, so, label } => self.token(*token)?.reset(so.get(), label)?,
             Request::Tries { token, role } => {
-                return self.token(token)?.tries(role).map(Reply::Tries);
+                return self.token(*token)?.tries(*role).map(Reply::Tries);
             }
-            Request::Create { new, so } => self.tokens.create(&new, so.get())?,
+            Request::Create { new, so } => self.tokens.create(new, so.get())?,
             Request::Make { wanted, user, so } => {
-                let [user, so] = [&user, &so].map(|pin| pin.as_ref().map(PinRef::get));
-                self.tokens.make(&wanted, user, so, self.client()?)?;
+                let [user, so] = [user, so].map(|pin| pin.as_ref().map(PinRef::get));
+                self.tokens.make(wanted, user, so, self.client()?)?;
             }
             request => return self.execute_for_ca(request),
         }
         Ok(Reply::Done)
     }
 
-    fn execute_for_ca(&self, request: Request<'_>) -> Response {
+    fn execute_for_ca(&self, request: &Request<'_>) -> Response {
         match request {
             Request::Attest { token, what } => {
-                self.token(token)?.attest(&what).map(Reply::Attested)
+                self.token(*token)?.attest(what).map(Reply::Attested)
             }
             Request::Certify {
                 token,
                 key: id,
                 qualifying_data,
             } => {
-                let (token, key) = self.key(token, &id, None)?;
+                let (token, key) = self.key(*token, id, None)?;
                 let certified = token.certify(&key, qualifying_data);
                 certified.map(Reply::Certified)
             }
@@ -124,12 +124,12 @@ impl Session<'_> {
         &self,
         token: u32,
         id: &ObjectId,
-        key: Option<Arc<KeyRecord>>,
+        key: Option<&Arc<KeyRecord>>,
     ) -> Result<(&dyn Token, Arc<KeyRecord>)> {
         let token = self.token(token)?;
         let missing = || Error::NotFound(format!("key {id}"));
         let found = match key {
-            Some(key) => Some(key),
+            Some(key) => Some(key.clone()),
             None => token.store().list()?.key(id).cloned(),
         };
         Ok((token, found.ok_or_else(missing)?))
