@@ -37,9 +37,9 @@ use peer::{Peer, TPM2_PKCS11, median, opened, sign, signing, timed, tpm2_pkcs11}
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tpm::Swtpm;
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 21;
 /// Of logins: each takes a fifth of a second, of which this machine's noise is a good part.
-const LOGINS: usize = 21;
+const LOGINS: usize = 61;
 /// Bytes of a request to sign with a P-256 key, and of its response.
 const MESSAGES: [usize; 2] = [58, 71];
 const CLIENTS: usize = 64;
