@@ -7,6 +7,7 @@
 mod environment;
 mod file;
 mod merged;
+mod parts;
 mod reach;
 mod renew;
 mod stores;
@@ -20,6 +21,7 @@ pub use file::Setting;
 pub use file::parse;
 use merged::Merged;
 pub use merged::Offer;
+pub use parts::parts_dir;
 pub use reach::{Links, Reach, Service};
 pub use renew::{Renew, parse_span};
 use stores::{check_store, list, token_dirs, token_in};
@@ -115,14 +117,19 @@ impl Config {
     pub fn load(environment: &Environment) -> Result<Self> {
         let mut config = Config::none();
         if let Some(only) = &environment.config {
-            config.read(only, None, true)?;
+            config.read(only, true, None, true)?;
             return Ok(config);
         }
-        config.read_if_there(Path::new(SYSTEM_CONFIG), Some(SYSTEM_STORE.into()), false)?;
+        config.read(
+            Path::new(SYSTEM_CONFIG),
+            false,
+            Some(SYSTEM_STORE.into()),
+            false,
+        )?;
         let store = environment.data_home.as_ref();
         let store = store.map(|home| home.join("devkey"));
         match environment.user_config() {
-            Some(user) => config.read_if_there(&user, store, true)?,
+            Some(user) => config.read(&user, false, store, true)?,
             None => config.add(store, file::Parsed::default(), true),
         }
         Ok(config)
@@ -309,24 +316,14 @@ impl Config {
             })
     }
 
-    fn read_if_there(&mut self, path: &Path, store: Option<PathBuf>, own: bool) -> Result<()> {
-        match path.symlink_metadata() {
-            Ok(_) => self.read(path, store, own),
-            Err(_) => {
-                self.add(store, file::Parsed::default(), own);
-                Ok(())
-            }
-        }
-    }
-
-    fn read(&mut self, path: &Path, store: Option<PathBuf>, own: bool) -> Result<()> {
-        let mut parsed = file::read(path)?;
+    fn read(&mut self, path: &Path, needed: bool, store: Option<PathBuf>, own: bool) -> Result<()> {
+        let (mut parsed, files) = parts::read(path, needed)?;
         self.devkeyd = parsed
             .devkeyd
             .take()
             .unwrap_or(std::mem::take(&mut self.devkeyd));
         self.renew = std::mem::take(&mut parsed.renew).or(std::mem::take(&mut self.renew));
-        self.files.push(path.to_owned());
+        self.files.extend(files);
         self.add(store, parsed, own);
         Ok(())
     }
@@ -426,7 +423,7 @@ mod tests {
             let path = home.join(format!("{of}.toml"));
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-            config.read(&path, Some(home.join(of)), own).unwrap();
+            config.read(&path, true, Some(home.join(of)), own).unwrap();
         }
         config
     }

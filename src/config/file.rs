@@ -26,6 +26,23 @@ pub(super) struct Parsed {
     pub(super) renew: Renew,
 }
 
+impl Parsed {
+    /// What a later file says goes before what was said until then.
+    pub(super) fn heed(&mut self, later: Parsed) {
+        self.store = later.store.or(self.store.take());
+        self.devkeyd = later.devkeyd.or(self.devkeyd.take());
+        self.socket = later.socket.or(self.socket.take());
+        self.user = later.user.or(self.user.take());
+        self.renew = later.renew.or(std::mem::take(&mut self.renew));
+        for table in later.tokens {
+            match self.tokens.iter_mut().find(|one| one.name == table.name) {
+                Some(known) => known.heed(table),
+                None => self.tokens.push(table),
+            }
+        }
+    }
+}
+
 /// A `[token.NAME]` table.
 #[derive(Debug)]
 pub(super) struct NamedToken {
@@ -43,6 +60,19 @@ pub(super) struct NamedToken {
 }
 
 impl NamedToken {
+    fn heed(&mut self, later: NamedToken) {
+        self.directory = later.directory.or(self.directory.take());
+        self.enabled = later.enabled.or(self.enabled);
+        self.alone = later.alone.or(self.alone);
+        self.initialise = later.initialise.or(self.initialise);
+        self.back_end = later.back_end.or(self.back_end.take());
+        self.service = later.service.or(self.service);
+        self.rules.heed(&later.rules);
+        let said = |name: &str| later.settings.iter().any(|setting| setting.name == name);
+        self.settings.retain(|setting| !said(&setting.name));
+        self.settings.extend(later.settings);
+    }
+
     /// An error that points at the table.
     pub(super) fn error(&self, reason: impl Into<String>) -> Error {
         Error::BadConfig {

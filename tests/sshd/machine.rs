@@ -5,6 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use devkey::config::parts_dir;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::sshd::{WELCOME, make_key};
@@ -235,9 +236,11 @@ impl Machine {
     /// All that `enable` may change, with what is in it.
     pub(crate) fn state(&self) -> String {
         let mut state = fs::read_to_string(self.device().config()).unwrap();
-        let mut files: Vec<_> = ["ssh", "ssh/sshd_config.d"]
+        let parts = parts_dir(&self.device().config());
+        state += &format!("parts: {}\n", parts.exists());
+        let mut files: Vec<_> = [self.path("ssh"), self.path("ssh/sshd_config.d"), parts]
             .iter()
-            .flat_map(|dir| fs::read_dir(self.path(dir)).unwrap())
+            .flat_map(|dir| fs::read_dir(dir).into_iter().flatten())
             .map(|entry| entry.unwrap().path())
             .collect();
         files.sort();

@@ -20,6 +20,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Backend, Device};
+use devkey::config::parts_dir;
 use machine::Machine;
 
 /// P-256 is taken by the key that Debian makes.
@@ -132,8 +133,10 @@ fn disable(machine: &mut Machine, new: &Path, old: &Path) {
     assert!(!machine.path("ssh/devkey_host_key.pub").exists());
     let list = machine.device().devkey().words("key list").ok();
     list.says(&["ssh-host"]);
-    let config = fs::read_to_string(machine.device().config()).unwrap();
-    assert!(config.contains("use = [\"992\"]"), "{config}");
+    let config = machine.device().config();
+    let part = fs::read_to_string(parts_dir(&config).join("sshd.toml")).unwrap();
+    assert!(part.contains("use = [\"992\"]"), "{part}");
+    assert!(!fs::read_to_string(config).unwrap().contains("992"));
     let status = machine.command("status").output();
     assert_eq!(status.status.code(), Some(3), "{status}");
     machine

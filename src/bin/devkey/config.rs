@@ -1,7 +1,7 @@
 //! `devkey config`: where the configuration is, and whether it is right.
 
 use devkey::Error;
-use devkey::config::FoundToken;
+use devkey::config::{FoundToken, parts_dir};
 
 use crate::BACK_ENDS;
 use crate::failure::Failure;
@@ -49,6 +49,12 @@ fn paths(tokens: &Tokens) -> Vec<(&'static str, String)> {
             false => " (not there)",
         };
         fields.push(("configuration", format!("{}{there}", file.display())));
+        let dir = parts_dir(&file);
+        let parts = config
+            .files
+            .iter()
+            .filter(|part| part.parent() == Some(&dir));
+        fields.extend(parts.map(|part| ("configuration", part.display().to_string())));
     }
     for store in &config.stores {
         let there = if store.exists() { "" } else { " (not there)" };

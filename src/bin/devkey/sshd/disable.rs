@@ -13,7 +13,7 @@ use crate::output::{Answer, Outcome};
 /// Have sshd prove itself by the host keys of before alone
 ///
 /// Takes the key out of sshd's configuration and stops the agent. The key stays on its token, and the agent's
-/// right to it in devkey.toml.
+/// right to it in its part of devkey.toml.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   devkey sshd disable
@@ -52,7 +52,7 @@ pub(super) fn run(_: &Args) -> Outcome {
     }
     systemd.disable_agent()?;
     let answer = Answer::text("sshd has its host keys of before, and no key of a token any more")
-        .note("The key stays on its token, and the agent's right to it in devkey.toml. Clients that know it")
+        .note("The key stays on its token, and the agent's right to it in devkey.toml.d. Clients that know it")
         .note("alone are warned now; their known_hosts has to lose its line.");
     let left = systemd.left();
     if left.is_empty() {

@@ -1,10 +1,10 @@
-//! The agent's right: to use sshd's key, and nothing else, by devkey.toml.
+//! The agent's right: to use sshd's key, and nothing else, by a part of devkey.toml.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use devkey::Error;
-use devkey::config::{FoundToken, parse};
+use devkey::config::{FoundToken, parse, parts_dir};
 use devkey::service::{Accounts, Ids, Right, Who};
 
 use super::systemd::Systemd;
@@ -14,6 +14,8 @@ use crate::tokens::Tokens;
 
 /// The system's configuration.
 const CONFIG: &str = "/etc/devkey/devkey.toml";
+/// What is written of it, in the directory of its parts: the file itself is the administrator's.
+const PART: &str = "sshd.toml";
 
 /// The right to a key that need not be there yet.
 #[derive(Debug)]
@@ -54,14 +56,14 @@ impl Grant<'_> {
         }
         self.check_conflict()?;
         self.check_restart(systemd)?;
-        let file = self.file();
+        let (dir, file) = (parts_dir(self.config()), self.part());
         let before = match fs::read_to_string(&file) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             text => text.map_err(|e| Error::io(format!("reading {}", file.display()), e))?,
         };
         let after = format!("{before}{}", self.block(&before));
         parse(&after).map_err(|_| self.by_hand())?;
-        if let Some(dir) = file.parent() {
+        for dir in dir.parent().into_iter().chain([&*dir]) {
             undo.make_dir(dir)?;
         }
         // Taken back in this order: the file, then what the service knows of it.
@@ -88,7 +90,7 @@ impl Grant<'_> {
              Whoever needs it still is to be put beside {user} in `use`, under {} in {}; then restart devkeyd.",
             self.found.name,
             self.table(),
-            self.file().display()
+            self.part().display()
         ))
     }
 
@@ -149,7 +151,7 @@ impl Grant<'_> {
     }
 
     fn by_hand(&self) -> Failure {
-        let file = self.file();
+        let file = self.config();
         Failure::new(
             format!(
                 "{} gives {} no right to use the key",
@@ -161,7 +163,7 @@ impl Grant<'_> {
     }
 
     fn advice(&self) -> String {
-        let (file, table) = (self.file(), self.table());
+        let (file, table) = (self.config(), self.table());
         format!(
             "put `use = [{:?}]` under {table} in {}",
             self.user,
@@ -185,9 +187,13 @@ impl Grant<'_> {
         format!("[token.{name}.key.{}]", quoted(self.label))
     }
 
-    fn file(&self) -> PathBuf {
+    fn config(&self) -> &Path {
         let own = self.tokens.environment.config.as_deref();
-        own.unwrap_or(Path::new(CONFIG)).to_owned()
+        own.unwrap_or(Path::new(CONFIG))
+    }
+
+    fn part(&self) -> PathBuf {
+        parts_dir(self.config()).join(PART)
     }
 }
 
