@@ -380,10 +380,21 @@ fn a_round_goes_through_pipes() {
     assert_eq!(again.stdout, issued.stdout);
 }
 
-/// The PKCS#10 request by itself, for any CA.
+/// The PKCS#10 request by itself, for any CA; what it cannot say is refused.
+///
+/// Seen to fail without each of the four lines in `check_format`, and with `csr` for `ca`.
 #[test]
 fn a_csr_is_made_for_other_cas() {
     let device = Party::new(Backend::File, false);
+    for (option, value, format) in [
+        ("--ssh", "user --principal anna", "csr"),
+        ("--ca", "ca.pem", "csr"),
+        ("--no-evidence", "", "ca-csr"),
+        ("--san", "dns:a.example", "ca-csr"),
+    ] {
+        let asked = device.devkey(&format!("request dev --format {format} {option} {value}"));
+        asked.fails().says(&[option, "no place"]);
+    }
     let csr = device
         .devkey("request dev --format csr --subject CN=a,O=B --san uri:spiffe://a/b")
         .ok();

@@ -82,6 +82,7 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    check_format(args)?;
     let tokens = Tokens::load()?;
     let (found, token) = tokens.find_open(args.token.as_deref())?;
     let listing = token.store().list()?;
@@ -144,6 +145,24 @@ fn names(args: &Args, key: &KeyRecord) -> Result<RequestSpec> {
         alt_names: args.san.clone(),
         key_usage: key.usage,
     })
+}
+
+/// Nothing that was asked for is left out without a word.
+fn check_format(args: &Args) -> Result<()> {
+    let (csr, ca) = (args.format != Format::Request, args.format == Format::CaCsr);
+    let unsayable = [
+        ("--ssh", csr && args.ssh.is_some()),
+        ("--ca", csr && args.ca.is_some()),
+        ("--no-evidence", csr && args.no_evidence),
+        ("--san", ca && !args.san.is_empty()),
+    ];
+    match unsayable.iter().find(|(_, asked)| *asked) {
+        None => Ok(()),
+        Some((option, _)) => Err(Failure::new(
+            format!("{option} has no place in a PKCS#10 request of this kind"),
+            "leave it out, or leave --format out: a request for `devkey ca challenge` says all",
+        )),
+    }
 }
 
 fn ssh(args: &Args) -> Option<SshRequest> {
