@@ -245,11 +245,13 @@ pub(crate) fn write_stderr(line: &[u8]) {
 
 /// Closes a descriptor if it still is the socket of that inode. A forked child closes what it inherited
 /// so, unless the host closed it already and the number is something else's now.
+///
+/// fstat64, for fstat has 32 bits for an inode where `long` has.
 pub(crate) fn close_inherited(fd: RawFd, inode: u64) {
-    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    let mut stat = MaybeUninit::<libc::stat64>::zeroed();
     // SAFETY: written to memory of ours, which is all integers.
     let (found, stat) = unsafe {
-        let found: c_int = libc::fstat(fd, stat.as_mut_ptr());
+        let found: c_int = libc::fstat64(fd, stat.as_mut_ptr());
         (found, stat.assume_init())
     };
     if found == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFSOCK && stat.st_ino == inode {
@@ -559,7 +561,7 @@ mod tests {
     #[test]
     fn structures_may_be_unaligned() {
         let call = Call(());
-        let mut words = [0_u64; 1 + size_of::<CK_ATTRIBUTE>() / 8];
+        let mut words: [Ulong; 4] = [0; 4];
         let at = words.as_mut_ptr().cast::<u8>().wrapping_add(1).cast();
         let all = attributes(ptr(&call, at), 1).unwrap();
         assert_eq!(all[0].answer(Ok(b"value")), Ok(()));

@@ -327,7 +327,8 @@ mod tests {
     /// Q12: NSS refuses uses one by one. Fails where `usage` takes a flag that is there for true.
     #[test]
     fn uses_that_are_refused_are_not_taken() {
-        let bits = 2048_u64.to_ne_bytes();
+        let bits: Ulong = 2048;
+        let bits = bits.to_ne_bytes();
         let made = pair(
             Pairs::Rsa,
             &[
@@ -373,7 +374,7 @@ mod tests {
     #[test]
     fn other_sizes_and_exponents_are_refused() {
         let token: Given<'_> = &[(CKA_TOKEN, TRUE)];
-        let rsa = |bits: u64, exponent: &[u8]| {
+        let rsa = |bits: Ulong, exponent: &[u8]| {
             let bits = bits.to_ne_bytes();
             let public = [
                 (CKA_MODULUS_BITS, &bits[..]),
