@@ -951,6 +951,8 @@ fn a_bad_signature_never_goes_out() {
     );
 }
 
+/// By whom it is asked; who waits behind him may have run out of time the moment before.
+///
 /// Seen failing with `recv_timeout` of `Device::run_within` changed to `recv`.
 #[test]
 fn a_silent_tpm_is_given_up() {
@@ -963,17 +965,18 @@ fn a_silent_tpm_is_given_up() {
         _ => Action::Pass,
     });
     let began = Instant::now();
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let given_up = signs(&*key, &new.public);
-                assert!(
-                    matches!(given_up, Err(Error::Timeout { .. })),
-                    "{given_up:?}"
-                );
-            });
-        }
+    let ask = || signs(&*key, &new.public).unwrap_err();
+    let errors: Vec<Error> = thread::scope(|scope| {
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|one| one.join().unwrap()).collect()
     });
+    let silent = |error: &Error| matches!(error, Error::Timeout { .. });
+    let busy = |error: &Error| matches!(error, Error::DeviceError { reason, .. } if reason.starts_with("busy"));
+    assert!(errors.iter().any(silent), "{errors:?}");
+    assert!(
+        errors.iter().all(|error| silent(error) || busy(error)),
+        "{errors:?}"
+    );
     let waited = began.elapsed();
     assert!(waited < Duration::from_millis(1900), "{waited:?}");
     proxy.script(|_| Action::Pass);
