@@ -68,9 +68,7 @@ impl NamedToken {
         self.back_end = later.back_end.or(self.back_end.take());
         self.service = later.service.or(self.service);
         self.rules.heed(&later.rules);
-        let said = |name: &str| later.settings.iter().any(|setting| setting.name == name);
-        self.settings.retain(|setting| !said(&setting.name));
-        self.settings.extend(later.settings);
+        heed_settings(&mut self.settings, &later.settings);
     }
 
     /// An error that points at the table.
@@ -92,6 +90,12 @@ pub struct Setting {
     pub value: String,
     /// The file and the line.
     pub origin: Origin,
+}
+
+/// What is said later of a setting goes before what was said until then.
+pub(super) fn heed_settings(settings: &mut Vec<Setting>, later: &[Setting]) {
+    settings.retain(|known| later.iter().all(|setting| setting.name != known.name));
+    settings.extend_from_slice(later);
 }
 
 /// A file's text, to find lines in.

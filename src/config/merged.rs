@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::file::NamedToken;
+use super::file::{NamedToken, heed_settings};
 use super::stores::check_store;
 use super::{FoundToken, Links, Reach, Service};
 use crate::error::{Error, Result};
@@ -59,10 +59,8 @@ impl Merged {
 
     /// What a table says goes before what was said until then.
     pub(super) fn heed(&mut self, own: bool, table: &NamedToken) {
-        let said = |name: &str| table.settings.iter().any(|setting| setting.name == name);
         let token = &mut self.token;
-        token.settings.retain(|setting| !said(&setting.name));
-        token.settings.extend(table.settings.iter().cloned());
+        heed_settings(&mut token.settings, &table.settings);
         token.name.clone_from(&table.name);
         token.own |= own;
         token.alone = table.alone.unwrap_or(token.alone);

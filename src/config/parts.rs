@@ -57,7 +57,7 @@ mod tests {
     }
 
     /// Seen to fail with each line of both `heed` taken out, with `extend` for the search in `Parsed::heed`, with
-    /// the names in the other order, and with either half of `is_part`.
+    /// the names in the other order, with either half of `is_part`, and with `needed` alone in `read`.
     #[test]
     fn a_later_part_goes_before_an_earlier_one_key_by_key() {
         let home = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(settings.collect::<Vec<_>>(), [("u", "1"), ("t", "2")]);
     }
 
-    /// Seen to fail with `needed` and with `is_ok` for the whole of the condition in `read`.
+    /// Seen to fail without `needed` in `read`.
     #[test]
     fn parts_need_no_file_beside_them() {
         let home = tempfile::tempdir().unwrap();
@@ -127,8 +127,7 @@ mod tests {
         assert_eq!((parsed.store, files), (Some("/1".into()), vec![part]));
     }
 
-    /// Seen to fail with an error of `Dir::open` taken for an empty directory. That one in a directory which nobody may
-    /// look into counts for none, tests/deb has seen.
+    /// Seen to fail with an error of `Dir::open` taken for an empty directory.
     #[test]
     fn a_directory_that_others_can_write_is_refused() {
         let home = tempfile::tempdir().unwrap();
