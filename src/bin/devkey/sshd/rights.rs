@@ -165,7 +165,7 @@ impl Grant<'_> {
     fn advice(&self) -> String {
         let (file, table) = (self.config(), self.table());
         format!(
-            "put `use = [{:?}]` under {table} in {}",
+            "put `use = [{:?}]` under {table} in {}, or in the part of it that has that table",
             self.user,
             file.display()
         )
