@@ -166,8 +166,12 @@ fn a_token_is_verified_for_monitoring() {
     let sum = json(&exits(verify().arg("--json"), 0));
     assert_eq!(sum["device_readings"], 10);
     assert_eq!(sum["failures"], 0);
+    // Readings that differ in 5 % from each other differ in 3.7 % from the majority of five; with
+    // 8192 cells the deviation is 0.2 %.
+    let noise = |of: &str| sum[of].as_f64().unwrap();
+    assert!((0.03..0.045).contains(&noise("noise")), "{sum}");
     assert!(
-        (0.04..0.07).contains(&sum["worst_noise"].as_f64().unwrap()),
+        (noise("noise")..0.05).contains(&noise("worst_noise")),
         "{sum}"
     );
     exits(verify().args(["--max-noise", "1"]), 1).says(&["the noise reaches", "plan for"]);

@@ -21,6 +21,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::run::{Run, Server};
+use common::seed;
 use devkey::Error;
 use devkey::backends::file;
 use devkey::key::{KeyKind, Scheme, Usage};

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::run::Run;
+use common::seed;
 use devkey::Error;
 use devkey::backends::puf::{BACK_END, IN_HOST, probe, verify};
 use devkey::fuzzy::{Helper, reconstruct};

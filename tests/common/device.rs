@@ -5,14 +5,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-#[cfg(feature = "simulate")]
-use std::sync::atomic::{AtomicU32, Ordering};
 
 #[cfg(feature = "simulate")]
 use devkey::simulate::{Chip, Conditions, Make, Node};
 use tempfile::TempDir;
 
 use super::run::{Run, Server, free_ports};
+#[cfg(feature = "simulate")]
+use super::seed::seed;
 
 /// What keeps the keys of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,12 +271,10 @@ impl Device {
         )
     }
 
-    /// A chip like no other, with room for two tokens.
+    /// A chip like no other of the test's, with room for two tokens.
     #[cfg(feature = "simulate")]
     fn mount_chip(&self) -> Node {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let seed = u64::from(std::process::id()) << 32;
-        let seed = seed | u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let seed = seed();
         let chip = Chip::new(&Make {
             seed,
             bytes: 2048,

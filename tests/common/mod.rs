@@ -8,6 +8,7 @@ pub(crate) mod device;
 pub(crate) mod guide;
 pub(crate) mod nginx;
 pub(crate) mod run;
+pub(crate) mod seed;
 pub(crate) mod sshd;
 pub(crate) mod system;
 pub(crate) mod tls;

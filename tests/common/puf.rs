@@ -16,7 +16,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, UNIX_EPOCH};
@@ -30,6 +29,8 @@ use fuser::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
+
+use super::seed::seed;
 
 /// Length of a chip's measurement in bytes.
 pub(crate) const LEN: usize = 2048;
@@ -88,11 +89,9 @@ pub(crate) struct State {
 }
 
 impl Chip {
-    /// A chip like no other.
+    /// A chip like no other of the test's.
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let seed = u64::from(std::process::id()) << 32 | NEXT.fetch_add(1, Ordering::Relaxed);
-        Chip::of(seed)
+        Chip::of(seed())
     }
 
     /// The chip of a seed.

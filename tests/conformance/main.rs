@@ -20,6 +20,8 @@ mod token;
 mod devkeyd;
 #[path = "../common/puf.rs"]
 mod puf_simulator;
+#[path = "../common/seed.rs"]
+mod seed;
 #[path = "../common/tpm.rs"]
 mod tpm_simulator;
 
