@@ -951,9 +951,10 @@ fn a_bad_signature_never_goes_out() {
     );
 }
 
-/// By whom it is asked; who waits behind him may have run out of time the moment before.
+/// Also by those who wait behind: nobody was served while they did.
 ///
-/// Seen failing with `recv_timeout` of `Device::run_within` changed to `recv`.
+/// Seen failing with `recv_timeout` of `Device::run_within` changed to `recv`, and now and then with
+/// `State::finish` after the reply in `Inner::serve`.
 #[test]
 fn a_silent_tpm_is_given_up() {
     let swtpm = Swtpm::start();
@@ -971,12 +972,7 @@ fn a_silent_tpm_is_given_up() {
         asking.into_iter().map(|one| one.join().unwrap()).collect()
     });
     let silent = |error: &Error| matches!(error, Error::Timeout { .. });
-    let busy = |error: &Error| matches!(error, Error::DeviceError { reason, .. } if reason.starts_with("busy"));
-    assert!(errors.iter().any(silent), "{errors:?}");
-    assert!(
-        errors.iter().all(|error| silent(error) || busy(error)),
-        "{errors:?}"
-    );
+    assert!(errors.iter().all(silent), "{errors:?}");
     let waited = began.elapsed();
     assert!(waited < Duration::from_millis(1900), "{waited:?}");
     proxy.script(|_| Action::Pass);

@@ -61,7 +61,9 @@ struct State {
     closed: bool,
 }
 
-type Work = Box<dyn FnOnce(&mut Link) + Send>;
+/// What is done with the TPM, and then how the caller hears of it.
+type Work = Box<dyn FnOnce(&mut Link) -> Reply + Send>;
+type Reply = Box<dyn FnOnce()>;
 
 struct Job {
     number: u64,
@@ -146,8 +148,11 @@ impl Line {
         work: impl FnOnce(&mut Link) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = mpsc::channel();
-        let work = Box::new(move |link: &mut Link| {
-            let _ = reply.send(work(link));
+        let work = Box::new(move |link: &mut Link| -> Reply {
+            let result = work(link);
+            Box::new(move || {
+                let _ = reply.send(result);
+            })
         });
         let ticket = self.0.enter(patience, work)?;
         let mut wait = patience.queue;
@@ -165,7 +170,11 @@ impl Line {
     pub(super) fn tell(&self, work: impl FnOnce(&mut Link) + Send + 'static) {
         let mut state = self.0.state();
         if state.worker.is_some() {
-            self.0.push(&mut state, FAREWELL, Box::new(work));
+            let work = Box::new(move |link: &mut Link| -> Reply {
+                work(link);
+                Box::new(|| ())
+            });
+            self.0.push(&mut state, FAREWELL, work);
         }
     }
 }
@@ -174,6 +183,20 @@ impl Drop for Line {
     fn drop(&mut self) {
         if let Some(ended) = self.0.close() {
             let _ = ended.recv_timeout(FAREWELL);
+        }
+    }
+}
+
+impl State {
+    /// Whether a worker is the line's still.
+    fn has(&self, worker: u64) -> bool {
+        self.worker.as_ref().is_some_and(|one| one.number == worker)
+    }
+
+    /// The TPM is done with a worker's job.
+    fn finish(&mut self, worker: u64) {
+        if self.has(worker) && self.running.take().is_some() {
+            self.done += 1;
         }
     }
 }
@@ -228,7 +251,7 @@ impl Inner {
                 }
                 Ok(left)
             }
-            // Done with just now: the answer is there.
+            // Done with just now: the answer is there, or about to be.
             _ => Ok(Duration::ZERO),
         }
     }
@@ -287,7 +310,10 @@ impl Inner {
         while let Some(turn) = self.next(number, link.patience()) {
             let served = catch_unwind(AssertUnwindSafe(|| match turn {
                 Turn::Work(work) => {
-                    work(&mut link);
+                    let reply = work(&mut link);
+                    // First, or whoever comes next would count it as served while he waited.
+                    self.state().finish(number);
+                    reply();
                     link.breathe();
                 }
                 Turn::Rest => link.rest(),
@@ -302,12 +328,10 @@ impl Inner {
     /// What a worker does next; `None` where it is not the line's any more.
     fn next(&self, worker: u64, patience: Option<Duration>) -> Option<Turn> {
         let mut state = self.state();
-        let present = |state: &State| state.worker.as_ref().map(|worker| worker.number);
-        if present(&state) == Some(worker) && state.running.take().is_some() {
-            state.done += 1;
-        }
+        // What panicked.
+        state.finish(worker);
         loop {
-            if present(&state) != Some(worker) {
+            if !state.has(worker) {
                 return None;
             }
             if let Some(job) = state.waiting.pop_front() {
@@ -321,7 +345,7 @@ impl Inner {
             let (woken, over) = self.sleep(state, patience);
             state = woken;
             if over && state.waiting.is_empty() {
-                return (present(&state) == Some(worker)).then_some(Turn::Rest);
+                return state.has(worker).then_some(Turn::Rest);
             }
         }
     }
