@@ -21,11 +21,6 @@ use devkey::fuzzy::{Helper, reconstruct};
 use devkey::secret::Secret;
 use serde_json::Value;
 
-/// Changes what the chip does.
-fn control(device: &Device, line: &str) {
-    fs::write(device.path("chip/control"), line).unwrap();
-}
-
 /// `devkey puf` with a device, which need not be one.
 fn probe(device: &Device, node: &Path) -> Run {
     let run = device.devkey().args(["puf", "probe"]).arg(node);
@@ -79,12 +74,12 @@ fn a_device_is_measured_before_anything_is_made_of_it() {
         ("unplugged", "gone"),
         ("io", "EIO"),
     ] {
-        control(&device, &format!("fault {fault}"));
+        device.control(&format!("fault {fault}"));
         let code = i32::from(fault != "latched");
         exits(probe(&device, &device.chip()), code).says(&[says]);
-        control(&device, "fault none");
+        device.control("fault none");
     }
-    control(&device, "noise 0.45");
+    device.control("noise 0.45");
     exits(probe(&device, &device.chip()), 1).says(&["no token for this device"]);
 }
 
@@ -92,10 +87,10 @@ fn a_device_is_measured_before_anything_is_made_of_it() {
 #[test]
 fn a_silent_device_is_given_up() {
     let device = Device::new(Backend::Puf);
-    control(&device, "fault silent");
-    let probing = probe(&device, &device.chip()).serve(&device.path("probe.log"));
+    let probing;
+    let _silence = device.silence();
+    probing = probe(&device, &device.chip()).serve(&device.path("probe.log"));
     probing.wait_for("within 2 s");
-    control(&device, "fault none");
 }
 
 /// A device that ends too soon, and a file of text.
@@ -123,7 +118,7 @@ fn a_token_is_made_after_a_measurement() {
         "made token second",
         "back end   puf",
     ]);
-    control(&device, "fault stuck");
+    device.control("fault stuck");
     exits(init(&device, "third", 0), 1).says(&["no token for this device"]);
     assert!(!device.store().join("third").exists());
 }
@@ -175,12 +170,12 @@ fn a_token_is_verified_for_monitoring() {
         "{sum}"
     );
     exits(verify().args(["--max-noise", "1"]), 1).says(&["the noise reaches", "plan for"]);
-    control(&device, "noise 0.27");
+    device.control("noise 0.27");
     exits(verify(), 1).says(&["more than 18 %"]);
     exits(verify().args(["--max-noise", "30"]), 0);
-    control(&device, "noise 0.42");
+    device.control("noise 0.42");
     exits(verify().args(["--max-noise", "50"]), 1).says(&["did not give the key back"]);
-    control(&device, "noise 0.05\nfault missing");
+    device.control("noise 0.05\nfault missing");
     exits(verify(), 1).says(&["not there"]);
 }
 

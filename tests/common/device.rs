@@ -54,6 +54,15 @@ pub(crate) struct Key {
     pub(crate) ssh: PathBuf,
 }
 
+/// A device whose chip answers nobody.
+pub(crate) struct Silence<'a>(&'a Device);
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        self.0.control("fault none");
+    }
+}
+
 impl Device {
     /// The token's name and label.
     pub(crate) const TOKEN: &str = "machine";
@@ -172,6 +181,18 @@ impl Device {
     /// Where the PUF is, if there is one.
     pub(crate) fn chip(&self) -> PathBuf {
         self.path("chip/puf0")
+    }
+
+    /// Changes what the chip does.
+    pub(crate) fn control(&self, line: &str) {
+        fs::write(self.path("chip/control"), line).unwrap();
+    }
+
+    /// Has the chip answer nobody until what this gives is dropped. To be dropped before whoever reads it:
+    /// a process in a read that FUSE does not answer cannot be killed.
+    pub(crate) fn silence(&self) -> Silence<'_> {
+        self.control("fault silent");
+        Silence(self)
     }
 
     /// The settings of another token beside the first, as lines of the configuration.

@@ -28,14 +28,15 @@ use std::time::{Duration, Instant};
 
 use devkey::config::parse_span;
 
+use crate::failure::Result;
 use crate::output::Outcome;
 use crate::tokens::parse_name;
 
 use finding::{Area, Finding};
 use report::Report;
-use scope::Scope;
+use scope::{PATIENCE, Scope};
 
-/// How long all of it may take. A device is given up sooner: [`scope::PATIENCE`].
+/// How long all of it may take. A device is given up sooner: [`PATIENCE`].
 const DEADLINE: Duration = Duration::from_secs(40);
 
 /// Say what works and what does not, and how to mend it
@@ -78,18 +79,26 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let module = args.module.clone();
-    let scope = Scope::new(args.token.clone(), module, args.expires_within)?;
     let areas = match args.areas.is_empty() {
         true => Area::ALL.to_vec(),
         false => args.areas.clone(),
     };
-    let findings = examine(&Arc::new(scope), &areas);
-    let report = Report::new(findings);
+    let report = Report::new(match scope(args)? {
+        Some(scope) => examine(&scope, &areas),
+        None => vec![Finding::late(Area::Config, PATIENCE)],
+    });
     match args.json {
         true => report.json(args.strict),
         false => Ok(report.text(args.all, args.strict)),
     }
+}
+
+/// What is to be looked at; `None` where a file system hangs before that is known.
+fn scope(args: &Args) -> Result<Option<Arc<Scope>>> {
+    let (send, receive) = channel();
+    let (token, module, within) = (args.token.clone(), args.module.clone(), args.expires_within);
+    thread::spawn(move || send.send(Scope::new(token, module, within).map(Arc::new)));
+    receive.recv_timeout(PATIENCE).ok().transpose()
 }
 
 /// What each area has to say, in their order. An area that is not done in time has said less.
