@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -112,7 +113,8 @@ pub(super) fn public_of(file: &Path) -> Option<(String, String)> {
     Some((kind, line.trim().to_owned()))
 }
 
-/// Runs a program with an environment of no language.
+/// Runs a program with an environment of no language, to its end: what ends this command at the terminal
+/// must not end what takes its steps back.
 pub(super) fn run(
     program: &Path,
     args: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -121,6 +123,7 @@ pub(super) fn run(
         .args(args)
         .env("LC_ALL", "C")
         .stdin(std::process::Stdio::null())
+        .process_group(0)
         .output();
     Ok(output.map_err(|e| Error::io(format!("starting {}", program.display()), e))?)
 }
