@@ -109,7 +109,11 @@ fn pebble_issues_and_nginx_serves(device: &Device) {
     device.key("ec-p256", "web");
     let acme = Pebble::new(device);
     let root = format!("https://localhost:{}/roots/0", acme.port + 1);
-    let curl = || device.run("curl").words("-sS --fail --noproxy * --cacert");
+    let curl = || {
+        // Its second port may be there later than the first.
+        let patient = "-sS --fail --noproxy * --retry 9 --retry-connrefused --cacert";
+        device.run("curl").words(patient)
+    };
     let root = curl().arg(device.path("tls.pem")).arg(root).ok();
     fs::write(device.path("acme-root.pem"), root.stdout).unwrap();
     let section = guide::blocks(PAGE, "ACME", "sh").concat();
@@ -426,7 +430,11 @@ impl Pebble {
         let dns = dns.args(["-defaultIPv4", "127.0.0.1"]);
         let dns = dns.serve_on(port + 4, &device.path("dns.log"));
         let server = device.run("pebble").words("-config pebble.json -dnsserver");
-        let server = server.arg(at(4)).env("PEBBLE_VA_NOSLEEP", "1");
+        // It refuses one nonce in twenty, to see whether a client asks again; certbot does so only once.
+        let server = server
+            .arg(at(4))
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_WFE_NONCEREJECT", "0");
         Pebble {
             port,
             _server: server.serve_on(port, &device.path("pebble.log")),
