@@ -7,6 +7,10 @@
     reason = "helpers of tests, which clippy takes for no tests"
 )]
 
+#[cfg(feature = "tpm")]
+#[path = "common/tpm.rs"]
+mod swtpm;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -301,7 +305,9 @@ fn a_command_with_capabilities_ignores_its_environment() {
     }
     let home = Home::new();
     let program = home.path("devkey");
-    fs::copy(DEVKEY, &program).unwrap();
+    // By another process: a child of another test could keep this one's writing open, and then it cannot be run.
+    let copied = Command::new("cp").arg(DEVKEY).arg(&program).status();
+    assert!(copied.unwrap().success());
     let run = || {
         let mut command = home.command("setpriv");
         command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
@@ -1048,62 +1054,14 @@ mod pin {
 
 #[cfg(feature = "tpm")]
 mod tpm {
-    use std::net::{TcpListener, TcpStream};
-    use std::process::Child;
-    use std::time::Duration;
-
+    use super::swtpm::Swtpm;
     use super::*;
-
-    struct Swtpm(Child, u16);
-
-    impl Swtpm {
-        fn start(state: &Path) -> Self {
-            let port = free_ports();
-            let mut command = Command::new("swtpm");
-            command.args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"]);
-            command
-                .arg("--tpmstate")
-                .arg(format!("dir={}", state.display()));
-            command.arg("--server").arg(format!("type=tcp,port={port}"));
-            command
-                .arg("--ctrl")
-                .arg(format!("type=tcp,port={}", port + 1));
-            let child = command.spawn().unwrap();
-            while TcpStream::connect(("127.0.0.1", port + 1)).is_err() {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Swtpm(child, port)
-        }
-
-        fn tcti(&self) -> String {
-            format!("swtpm:host=127.0.0.1,port={}", self.1)
-        }
-    }
-
-    impl Drop for Swtpm {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-
-    /// A port that is free together with the next one.
-    fn free_ports() -> u16 {
-        loop {
-            let first = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-            let port = first.local_addr().unwrap().port();
-            if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-                return port;
-            }
-        }
-    }
 
     /// Fails where `quiet_libtss2` is not called, or `QUIET` leaves tss-esapi's messages in.
     #[test]
     fn a_tpm_token_is_made_quietly_and_listed_without_its_tpm() {
         let home = Home::new();
-        let state = tempfile::tempdir().unwrap();
-        let swtpm = Swtpm::start(state.path());
+        let swtpm = Swtpm::start();
         let output = home.run(&["init", "--tpm", "--tcti", &swtpm.tcti(), "board"]);
         assert!(output.status.success(), "{}", said(&output));
         assert_eq!(said(&output), "");
@@ -1144,8 +1102,7 @@ mod tpm {
     #[test]
     fn a_tpm_token_keeps_its_last_try_back() {
         let home = Home::new();
-        let state = tempfile::tempdir().unwrap();
-        let swtpm = Swtpm::start(state.path());
+        let swtpm = Swtpm::start();
         for (name, pin) in [("user", "1234"), ("so", "the SO PIN"), ("wrong", "4321")] {
             fs::write(home.path(name), pin).unwrap();
             mode(&home.path(name), 0o600);
