@@ -475,7 +475,7 @@ fn the_order_is_kept() {
 #[test]
 fn what_is_replayed_late_or_of_another_is_refused() {
     let (authority, device, other) = (
-        Authority::new(Party::new(Backend::File, false), &["--answer-within", "3"]),
+        Authority::new(Party::new(Backend::File, false), &["--answer-within", "6"]),
         Party::new(Backend::File, false),
         Party::new(Backend::File, false),
     );
@@ -504,7 +504,7 @@ fn what_is_replayed_late_or_of_another_is_refused() {
     );
     // In time it is not.
     authority.until_answer(&device, &[]);
-    thread::sleep(std::time::Duration::from_secs(5));
+    thread::sleep(std::time::Duration::from_secs(8));
     fails(authority.issue(&device.path("answer")), &["expired"]);
     fails(device.answer(&device.path("challenge")), &["expired"]);
     assert_eq!(authority.list().len(), 1);

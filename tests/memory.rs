@@ -174,7 +174,12 @@ fn in_nginx(
     );
     let run = Engine::Config.env(device, device.run("nginx"));
     let (port, server) = nginx(device, &ca, "", &conf, run);
-    let workers = children(server.id());
+    let (mut workers, start) = (children(server.id()), Instant::now());
+    // It listens before it starts them.
+    while workers.len() < 2 {
+        assert!(start.elapsed() < PATIENCE, "{}", server.log());
+        workers = children(server.id());
+    }
     assert_eq!(workers.len(), 2, "{}", server.log());
     let over = AtomicBool::new(false);
     let mut found = Found::new();

@@ -88,7 +88,7 @@ fn a_silent_device_answers_nobody_until_it_is_well_again() {
     device.control("fault silent").unwrap();
     let puf = device.puf();
     let reader = std::thread::spawn(move || fs::read(puf).unwrap_err().raw_os_error());
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(std::time::Duration::from_secs(1));
     assert!(!reader.is_finished());
     device.control("fault none").unwrap();
     assert_eq!(reader.join().unwrap(), Some(5));

@@ -30,6 +30,8 @@ const CREATE: u32 = 0x153;
 const LOAD: u32 = 0x157;
 const SIGN: u32 = 0x15d;
 const FLUSH: u32 = 0x165;
+/// What is loaded goes after so long without a command, or later while there are some; in ms.
+const TURN: usize = 20;
 const ECDH_ZGEN: u32 = 0x154;
 const RSA_DECRYPT: u32 = 0x159;
 const READ_PUBLIC: u32 = 0x173;
@@ -317,7 +319,7 @@ fn opening_touches_no_device() {
     open_key(&*nowhere, &new, Usage::SIGN);
 }
 
-/// Seen failing with the `return Ok(handle)` of the hot key in `Live::key` taken out.
+/// Seen failing with `hot` in `Live::key` never true.
 #[test]
 fn a_signature_in_a_row_is_one_command() {
     for provisioned in [false, true] {
@@ -333,7 +335,7 @@ fn a_signature_in_a_row_is_one_command() {
         for _ in 0..100 {
             signs(&*key, &new.public).unwrap();
         }
-        let turns = began.elapsed().as_millis() as usize / 100 + 1;
+        let turns = began.elapsed().as_millis() as usize / TURN + 1;
         let commands = proxy.take();
         let others = commands.iter().filter(|code| **code != SIGN).count();
         assert_eq!(commands.len() - others, 100);
@@ -362,7 +364,7 @@ fn two_keys_stay_loaded() {
             signs(&**key, &new.public).unwrap();
         }
     }
-    let turns = began.elapsed().as_millis() as usize / 100 + 1;
+    let turns = began.elapsed().as_millis() as usize / TURN + 1;
     let loads = proxy.take().iter().filter(|code| **code == LOAD).count();
     assert!(loads <= 2 * turns, "{loads} loads in {turns} turns");
 }
@@ -382,9 +384,10 @@ fn the_memory_is_free_when_idle_and_soon_when_busy() {
     while began.elapsed() < Duration::from_millis(400) {
         signs(&*key, &new.public).unwrap();
     }
-    assert!(proxy.take().iter().filter(|code| **code == LOAD).count() >= 2);
     drop((key, provider));
-    assert_eq!(proxy.take().last(), Some(&FLUSH));
+    let commands = proxy.take();
+    assert!(commands.iter().filter(|code| **code == LOAD).count() >= 2);
+    assert_eq!(commands.last(), Some(&FLUSH));
 }
 
 /// Also run as a process of its own by [`two_processes_take_turns`].
@@ -974,7 +977,8 @@ fn a_silent_tpm_is_given_up() {
     let silent = |error: &Error| matches!(error, Error::Timeout { .. });
     assert!(errors.iter().all(silent), "{errors:?}");
     let waited = began.elapsed();
-    assert!(waited < Duration::from_millis(1900), "{waited:?}");
+    // One after the other they would wait for 4 s.
+    assert!(waited < Duration::from_millis(3500), "{waited:?}");
     proxy.script(|_| Action::Pass);
     signs(&*key, &new.public).unwrap();
 }
@@ -1056,7 +1060,7 @@ fn killed_processes_leave_no_wedge() {
         signs(&*key, &new.public).unwrap();
         let waited = began.elapsed();
         assert!(waited > Duration::from_secs(1), "{waited:?}");
-        assert!(waited < Duration::from_secs(3), "{waited:?}");
+        assert!(waited < Duration::from_secs(10), "{waited:?}");
         swtpm.assert_empty();
     }
 }

@@ -154,7 +154,7 @@ fn assert_workers(wanted: usize) {
     let began = Instant::now();
     while workers() != wanted {
         let waited = began.elapsed();
-        assert!(waited < Duration::from_millis(500), "{} workers", workers());
+        assert!(waited < Duration::from_secs(10), "{} workers", workers());
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -298,7 +298,7 @@ fn first_come_first_served() {
     let tokens = bench.open_all();
     tokens.iter().for_each(|token| sign(token).unwrap());
     bench.proxy.script(|code| match code {
-        SIGN => Action::Delay(Duration::from_millis(60)),
+        SIGN => Action::Delay(Duration::from_millis(250)),
         _ => Action::Pass,
     });
     let served = Mutex::new(Vec::new());
@@ -310,7 +310,7 @@ fn first_come_first_served() {
                 served.lock().unwrap().push(number);
             });
             // Twelve stand in line before the fourth is served.
-            thread::sleep(Duration::from_millis(15));
+            thread::sleep(Duration::from_millis(60));
         }
     });
     assert_eq!(*served.lock().unwrap(), Vec::from_iter(0..12));
@@ -368,7 +368,8 @@ fn a_line_that_is_too_long_is_named() {
                     Err(unexpected) => panic!("{unexpected}"),
                 };
                 let waited = began.elapsed();
-                assert!(waited < Duration::from_millis(1900), "{waited:?}");
+                // The whole line takes 4.8 s.
+                assert!(waited < Duration::from_millis(3500), "{waited:?}");
             });
         }
     });
@@ -411,7 +412,7 @@ fn a_silent_tpm_is_given_up_by_all() {
         }
     });
     let waited = began.elapsed();
-    assert!(waited < Duration::from_millis(3900), "{waited:?}");
+    assert!(waited < Duration::from_millis(5500), "{waited:?}");
     bench.proxy.script(|_| Action::Pass);
     tokens.iter().for_each(|token| sign(token).unwrap());
     assert_eq!(workers(), 2);
@@ -622,7 +623,8 @@ fn a_service_that_ends_leaves_nothing() {
         thread::sleep(Duration::from_millis(300));
         let began = Instant::now();
         back_end::close();
-        assert!(began.elapsed() < Duration::from_millis(1500));
+        // The farewell of one worker, at most.
+        assert!(began.elapsed() < Duration::from_secs(4));
         assert_workers(0);
         assert_eq!(bench.proxy.take().last(), Some(&FLUSH));
     });

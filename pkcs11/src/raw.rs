@@ -503,6 +503,7 @@ mod tests {
     use std::os::fd::IntoRawFd;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::*;
 
@@ -568,6 +569,13 @@ mod tests {
         assert_eq!(words[2], 5 << 8);
     }
 
+    /// Keeps the children of other tests away: one that has not begun its program yet holds what the
+    /// process had open then, a script that is being written or a socket.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ONE: Mutex<()> = Mutex::new(());
+        ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     const SCRIPT: &str = "#!/bin/sh
 exec <&0 >&0
 tr '\\0' '\\n' </proc/self/environ
@@ -581,6 +589,7 @@ exec awk '/^SigBlk|^SigIgn/ {print $2}' /proc/self/status
     /// or where the signals of the host stay ignored.
     #[test]
     fn the_child_inherits_its_socket_and_nothing_else() {
+        let _alone = alone();
         let dir = env::temp_dir().join(format!("devkey-spawn-{}", std::process::id()));
         fs::write(&dir, SCRIPT).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
@@ -619,6 +628,7 @@ exec awk '/^SigBlk|^SigIgn/ {print $2}' /proc/self/status
     /// Fails where `start` passes over what posix_spawn answers.
     #[test]
     fn a_service_that_is_not_there_is_an_error() {
+        let _alone = alone();
         let (_, theirs) = UnixStream::pair().unwrap();
         let gone = spawn(Path::new("/nonexistent/devkeyd"), theirs.into());
         assert!(matches!(gone, Err(Error::DeviceGone { .. })));
@@ -627,6 +637,7 @@ exec awk '/^SigBlk|^SigIgn/ {print $2}' /proc/self/status
     /// Fails with `Ok(())` for what `ended` answers, or without the call of kill(2).
     #[test]
     fn a_service_that_fails_or_hangs_is_an_error() {
+        let _alone = alone();
         let path = env::temp_dir().join(format!("devkey-unfit-{}", std::process::id()));
         let started = |script: &str| {
             fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -662,6 +673,7 @@ exec awk '/^SigBlk|^SigIgn/ {print $2}' /proc/self/status
     /// call of close(2).
     #[test]
     fn only_the_inherited_socket_is_closed() {
+        let _alone = alone();
         use std::os::unix::fs::MetadataExt;
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let inode = |fd: &dyn AsRawFd| {

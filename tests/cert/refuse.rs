@@ -67,7 +67,8 @@ fn prepare(world: &World) {
         openssl x509 -in second.pem -outform DER -out second.der
         head -c 300 second.der > truncated.der
         cat second.der second.der > second.der.twice
-        head -c 5000 /dev/urandom > garbage
+        # Not with the first byte of JSON.
+        { printf '\377'; head -c 4999 /dev/urandom; } > garbage
         head -c 1048576 /dev/zero | tr '\0' A > long
         : > empty
         openssl crl2pkcs7 -nocrl -certfile second.pem -out second.p7b

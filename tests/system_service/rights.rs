@@ -139,7 +139,10 @@ fn each_deed_leaves_one_line() {
         assert!(line.contains(field), "{line}");
     }
     assert!(line.contains("exe=\"(pkcs11-tool)\""), "{line}");
-    assert!(!line.contains("0707") && !line.contains("7, 7"), "{line}");
+    assert!(
+        !line.contains("07070707") && !line.contains("7, 7"),
+        "{line}"
+    );
     let before = machine.log().len();
     let id = machine.id("web", "k");
     wire::as_user(DAEMON.0, || {

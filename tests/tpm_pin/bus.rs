@@ -13,6 +13,8 @@ use crate::{Part, RIGHT, TRIES, WRONG, create, lockouts, pin, signs};
 
 /// TPM2_Sign.
 const SIGN: u32 = 0x15d;
+/// What is loaded goes after so long without a command, or later while there are some; in ms.
+const TURN: usize = 20;
 
 /// A key that is loaded for one auth is not used with another. Seen failing with the auth set only
 /// where the key is loaded in `Live::key`.
@@ -192,7 +194,7 @@ fn a_signature_with_a_pin_is_one_command() {
         for _ in 0..100 {
             signs(&*key, &new).unwrap();
         }
-        let turns = began.elapsed().as_millis() as usize / 100 + 1;
+        let turns = began.elapsed().as_millis() as usize / TURN + 1;
         let commands = proxy.take();
         let others = commands.iter().filter(|code| **code != SIGN).count();
         assert_eq!(commands.len() - others, 100);

@@ -274,7 +274,7 @@ fn a_lost_answer_costs_no_second_try() {
         // A connection that breaks leaves its sessions in a TPM without a resource manager.
         let sweep = || {
             proxy.script(|_| Action::Pass);
-            swtpm.tool("tpm2_flushcontext", &["-l"]);
+            swtpm.flush_what_is_left("-l");
         };
         let lose = || {
             let mut asked = 0;

@@ -181,9 +181,9 @@ mod tests {
     /// Seen to fail without `state.root = None` in `wipe`.
     #[test]
     fn it_is_wiped_when_its_time_is_over() {
+        let start = Instant::now();
         let (held, fetches) = held(Hold::For(Duration::from_millis(200)));
         assert!(fetches(&held) && !fetches(&held));
-        let start = Instant::now();
         while lock(&held.state).root.is_some() {
             assert!(start.elapsed() < Duration::from_secs(60), "never wiped");
             thread::sleep(Duration::from_millis(5));
