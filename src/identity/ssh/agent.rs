@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Seen to fail with `got == 0` left out.
+    /// Seen to fail with `got == 0` left out, and with one byte more than `MAX` let in.
     #[test]
     fn no_message_is_longer_than_openssh_lets_it_be() {
         let of = |length: usize| {
