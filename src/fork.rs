@@ -16,6 +16,30 @@ static FORKING: AtomicBool = AtomicBool::new(false);
 /// longer; a host that forks in a signal handler amid an operation must not wait for itself.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Whether a thread has its turn.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Between two looks whether the turn is over that another thread has.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Held by the one thread whose turn it is.
+#[derive(Debug)]
+#[must_use]
+pub struct Turn(());
+
+/// Waits until no other thread has its turn. No lock, which a forked child would inherit.
+pub fn turn() -> Turn {
+    while TAKEN.swap(true, Ordering::Acquire) {
+        thread::sleep(LOOK);
+    }
+    Turn(())
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TAKEN.store(false, Ordering::Release);
+    }
+}
+
 /// Held by a thread that is inside.
 #[derive(Debug)]
 #[must_use]
@@ -61,16 +85,47 @@ pub fn open() {
 /// After a fork, in the child, where no other thread is.
 pub fn reset() {
     INSIDE.store(0, Ordering::SeqCst);
+    TAKEN.store(false, Ordering::Release);
     open();
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
     use super::*;
+
+    /// There is one of each for the whole process.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ONE: Mutex<()> = Mutex::new(());
+        ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails with `TAKEN` not looked at, and with it left as it is by `reset`.
+    #[test]
+    fn turns_come_one_after_the_other_and_none_is_inherited() {
+        let _alone = alone();
+        let now = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let _turn = turn();
+                    assert_eq!(now.fetch_add(1, Ordering::SeqCst), 0);
+                    thread::sleep(Duration::from_millis(5));
+                    now.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        let held = turn();
+        TAKEN.store(true, Ordering::SeqCst);
+        reset();
+        drop((turn(), held));
+    }
 
     /// Fails with the wait in `close` left out, and with the load of `FORKING` in `enter`.
     #[test]
     fn a_fork_waits_for_those_inside_and_they_for_it() {
+        let _alone = alone();
         let inside = enter();
         let closing = thread::spawn(|| {
             close();

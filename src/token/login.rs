@@ -243,6 +243,11 @@ impl LocalToken {
                 },
             });
         }
+        let counts = self.shared.provider.sealing() == Sealing::UnderAuth;
+        // Before it costs anything; where the device counts, the store may be behind.
+        if !counts && record.locked_after(self.store().tries_used(record.role)?) {
+            return Err(Error::PinLocked);
+        }
         let auth = pin.stretch(&record.stretch, record.role, &self.store().token().serial)?;
         let unsealed = match self.shared.provider.sealing() {
             Sealing::UnderAuth => self.unseal_by_device(record, &auth, last_try),

@@ -8,6 +8,7 @@ use base16ct::lower as hex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::provider::KeyAuth;
 use crate::secret::Secret;
 use crate::store::{PinRecord, Role, Stretch};
@@ -76,9 +77,12 @@ impl Pin {
         let params = params.map_err(|_| Error::BadBlob)?;
         let salt = hex::decode_vec(&how.salt).map_err(|_| Error::BadBlob)?;
         let mut stretched = Secret::new(vec![0; STRETCHED_LEN]);
+        // Each takes its memory, and a service has many clients, some of whom only try.
+        let turn = fork::turn();
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(self.expose(), &salt, stretched.expose_mut())
             .map_err(|_| Error::BadBlob)?;
+        drop(turn);
         bound(&stretched, role, serial)
     }
 }
