@@ -12,7 +12,7 @@ use crate::service::{Accounts, Ids, Launcher, Link};
 /// Whether a token is used through the key service that listens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Service {
-    /// Where its socket is there.
+    /// Where its socket is there, or the token belongs to the service's user.
     #[default]
     Auto,
     /// Never: in this process, or through a private child.
@@ -94,7 +94,7 @@ impl Links {
         let listening = |socket: &&PathBuf| match token.service {
             Service::Never => false,
             Service::Always => true,
-            Service::Auto => is_socket(socket) || (reach.named && !here),
+            Service::Auto => is_socket(socket) || (reach.named && !here) || token.is_kept(),
         };
         let socket = reach.socket.as_ref().filter(listening);
         match socket.and_then(|socket| self.at(socket)) {
@@ -112,7 +112,7 @@ impl FoundToken {
         let listening = match (self.service, &self.reach.socket) {
             (Service::Never, _) | (_, None) => false,
             (Service::Always, _) => true,
-            (Service::Auto, Some(socket)) => is_socket(socket),
+            (Service::Auto, Some(socket)) => is_socket(socket) || self.is_kept(),
         };
         let us = geteuid();
         if !listening || us.is_root() || self.reach.keeper == Some(us.as_raw()) {
@@ -123,6 +123,16 @@ impl FoundToken {
         }
         self.rules
             .allow_anything(&Ids::of_process(), &Accounts::read())
+    }
+
+    /// Whether its service alone has its keys, also while it does not listen: its directory belongs to the
+    /// service's user, who is not this process's. Not even root uses what is another user's.
+    fn is_kept(&self) -> bool {
+        let kept = |keeper| {
+            let owner = stat(&self.dir).map(|stat| stat.st_uid);
+            keeper != geteuid().as_raw() && owner == Ok(keeper)
+        };
+        self.reach.keeper.is_some_and(kept)
     }
 
     /// Whether its directory is this process's user's own.

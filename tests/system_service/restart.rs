@@ -15,7 +15,7 @@ use devkey::token::{KeyRequest, Names, Token};
 use rustix::process::Signal;
 
 use crate::load::{remote, sign};
-use crate::machine::{DAEMON, KEEPER, Machine, NOBODY};
+use crate::machine::{DAEMON, KEEPER, Machine, NOBODY, ROOT};
 
 const RULES: &str = "[token.web]\nuse = [\"daemon\"]\n";
 
@@ -181,6 +181,30 @@ fn without_the_service_there_is_a_list_and_a_clear_error() {
     for advice in ["nobody listens there", "systemctl start devkeyd.socket"] {
         assert!(error.to_string().contains(advice), "{error}");
     }
+    machine.start();
+    machine.sign(DAEMON, "web", "k").ok();
+}
+
+/// A service that was ended takes its socket along. Its tokens stay its own: who may use them is told what is
+/// wrong before there is data, who may not sees none.
+///
+/// Seen to fail with `is_kept` left out of `Links::to`, and of `is_permitted`.
+#[test]
+fn tokens_of_a_service_that_was_ended_are_its_own() {
+    let mut machine = Machine::new(RULES);
+    machine.end(Signal::TERM);
+    assert!(!machine.socket().exists());
+    let refused = machine.sign(DAEMON, "web", "k").fails();
+    refused.says(&["C_SignInit failed: rv = CKR_DEVICE_ERROR"]);
+    let refused = machine
+        .devkey(DAEMON)
+        .words("key new --token web x")
+        .fails();
+    refused.says(&["there is no socket", "systemctl start devkeyd.socket"]);
+    let listed = machine.pkcs11(NOBODY, "web").arg("-L").output();
+    listed.says_not(&["token label"]);
+    let refused = machine.sign(ROOT, "web", "k").fails();
+    refused.says(&["C_SignInit failed: rv = CKR_DEVICE_ERROR"]);
     machine.start();
     machine.sign(DAEMON, "web", "k").ok();
 }
