@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use client::{RemoteToken, create_remote, make_remote};
 pub use link::{Launcher, Link};
 pub use listener::{Audience, Listener};
-pub use rights::{Accounts, Grants, Ids, Right, Rules, Who};
+pub use rights::{Accounts, Grants, Ids, NO_KEY, Right, Rules, Who};
 pub use server::{
     AUDIT, Client, Granted, Private, Tokens, create_local, known, open_local, open_store,
     open_views, serve,

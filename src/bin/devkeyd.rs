@@ -1,8 +1,12 @@
 //! devkeyd, the key service: private operations of tokens, in a process of their own.
 #![forbid(unsafe_code)]
 
+#[path = "devkeyd/connections.rs"]
+mod connections;
 #[path = "devkeyd/listen.rs"]
 mod listen;
+#[path = "devkeyd/quiet.rs"]
+mod quiet;
 #[path = "devkeyd/registry.rs"]
 mod registry;
 

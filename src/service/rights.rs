@@ -17,6 +17,9 @@ pub enum Right {
     Manage,
 }
 
+/// The names of no key: what a right to the token as a whole is asked with.
+pub const NO_KEY: &[&str] = &[];
+
 /// A user or a group of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
@@ -42,7 +45,7 @@ pub struct Grants {
 pub struct Rules {
     /// To the token, and to its keys where nothing is said of them.
     pub token: Grants,
-    /// To keys, by label or id.
+    /// To keys, by label, `CKA_ID` in hexadecimal, or id in the store.
     pub keys: BTreeMap<String, Grants>,
 }
 
@@ -136,16 +139,17 @@ impl Rules {
         }
     }
 
-    /// Whether a right is given, to a key where one is named by its label and id.
+    /// Whether a right is given, to a key where names of one are given.
     pub fn allow(
         &self,
         right: Right,
-        key: Option<[&str; 2]>,
+        key: &[impl AsRef<str>],
         ids: &Ids,
         accounts: &Accounts,
     ) -> bool {
-        let named = |name: &&str| self.keys.get(*name)?.of(right);
-        let own = key.and_then(|names| names.iter().find_map(named));
+        let own = key
+            .iter()
+            .find_map(|name| self.keys.get(name.as_ref())?.of(right));
         let list = own.or(self.token.of(right)).unwrap_or_default();
         list.iter().any(|who| who.is(ids, accounts))
     }
@@ -239,8 +243,8 @@ mod tests {
     fn a_right_is_who_is_named_and_nobody_else() {
         let (rules, accounts) = (rules(), accounts());
         let may = |right, key: Option<&str>, user, groups: &[u32]| {
-            let key = key.map(|label| [label, "0a"]);
-            rules.allow(right, key, &ids(user, groups), &accounts)
+            let names: Vec<&str> = key.into_iter().chain(["0a"]).collect();
+            rules.allow(right, &names, &ids(user, groups), &accounts)
         };
         assert!(may(Right::Use, None, 5, &[9, 70]));
         assert!(may(Right::Use, Some("ssh"), 5, &[70]));

@@ -1,5 +1,6 @@
 //! Clients that mean harm, or are just broken.
 
+use std::collections::VecDeque;
 use std::env;
 use std::fs;
 use std::io::Write;
@@ -8,17 +9,18 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::common::run::Run;
-use crate::machine::{DAEMON, Machine, NOBODY, ROOT};
+use crate::machine::{DAEMON, Machine, NOBODY, ROOT, WWW_DATA};
 use crate::wire::{self, HELLO, ask, connect, find, greet, message, read};
 
 const RULES: &str = "[token.web]\nuse = [\"daemon\"]\n";
-/// Most connections of a user.
+/// Most connections of a user, and most of all that have no token.
 const MOST: usize = 128;
 /// What the service gives a message, a greeting, and a client without a token.
 const ARRIVAL: Duration = Duration::from_secs(10);
@@ -171,32 +173,93 @@ fn who_is_slow_keeps_nobody_waiting() {
     assert!(given.iter().all(right), "{given:?}");
 }
 
-/// Seen to fail with `MAX_OF_USER` as large as `MAX_CONNECTIONS`, and with none kept for root.
+/// Whoever has no token goes for others, and keeps nobody out who has one to find.
+///
+/// Seen to fail with `MAX_STRANGERS` not looked at, and with the newest sent away in `Counts::send_one_away`.
 #[test]
-fn a_flood_is_of_one_user() {
+fn a_flood_of_strangers_keeps_nobody_out() {
     let machine = Machine::new(RULES);
     let before = machine.size();
-    let socket = machine.socket();
-    let open = |user: u32, count: usize| {
+    let over = AtomicBool::new(false);
+    let flood = |user: u32| {
         wire::as_user(user, || {
-            let all: Vec<_> = (0..count).map(|_| connect(&socket)).collect();
-            let served = |mut stream: UnixStream| Some((ask(&mut stream, HELLO)?, stream));
-            all.into_iter().filter_map(served).collect::<Vec<_>>()
+            let mut held = VecDeque::new();
+            while !over.load(Ordering::Relaxed) {
+                let mut stream = connect(&machine.socket());
+                let _ = stream.write_all(HELLO);
+                held.push_back(stream);
+                if held.len() > 200 {
+                    held.pop_front();
+                }
+            }
+            held.len()
         })
     };
-    let flood = open(NOBODY.0, 300);
-    assert_eq!(flood.len(), MOST);
-    machine.sign(DAEMON, "web", "k").ok();
-    // As many as there may be at all: root comes in, and others when these have gone.
-    let others = [60_001, 60_002, 60_003].map(|user| open(user, MOST).len());
-    assert_eq!(others, [MOST; 3]);
-    machine
-        .devkey(ROOT)
-        .words("key new --kind ec-p256 --token web late")
-        .ok();
-    drop(flood);
+    thread::scope(|scope| {
+        let users = [NOBODY.0, 60_001, 60_002, 60_003];
+        let floods = users.map(|user| scope.spawn(move || flood(user)));
+        sleep(Duration::from_millis(500));
+        let signed: Vec<_> = (0..20)
+            .map(|_| machine.sign(DAEMON, "web", "k").output())
+            .collect();
+        let threads = machine.size()[1];
+        let made = machine
+            .devkey(ROOT)
+            .words("key new --token web late")
+            .output();
+        over.store(true, Ordering::Relaxed);
+        let held: usize = floods.map(|flood| flood.join().unwrap()).iter().sum();
+        assert!(held > 2 * MOST, "{held}");
+        for output in signed.iter().chain([&made]) {
+            assert!(output.status.success(), "{output}");
+        }
+        // Those that were sent away may not have ended yet.
+        assert!(threads < before[1] + 2 * MOST, "{threads}");
+    });
+    settles(&machine, before);
+}
+
+/// Who has the right has it so many times, is told so, and others have theirs.
+///
+/// Seen to fail with `MAX_OF_USER` as large as `MAX_CONNECTIONS`.
+#[test]
+fn a_flood_is_of_one_user() {
+    let machine = Machine::new("[token.web]\nuse = [\"daemon\", \"www-data\"]\n");
+    let before = machine.size();
+    let found = wire::as_user(DAEMON.0, || {
+        let find = |_| {
+            let mut stream = greet(&machine.socket());
+            (ask(&mut stream, &find("web")).unwrap()[0], stream)
+        };
+        (0..MOST + 50).map(find).collect::<Vec<_>>()
+    });
+    let served = found.iter().filter(|(answer, _)| *answer == 0).count();
+    assert_eq!(served, MOST);
+    machine.sign(WWW_DATA, "web", "k").ok();
+    drop(found);
     settles(&machine, before);
     machine.sign(DAEMON, "web", "k").ok();
+}
+
+/// Who has no right cannot fill the journal.
+///
+/// Seen to fail with `MOST` of quiet.rs a thousand.
+#[test]
+fn refusals_do_not_fill_the_journal() {
+    let machine = Machine::new(RULES);
+    let before = machine.log().len();
+    wire::as_user(NOBODY.0, || {
+        let mut stream = greet(&machine.socket());
+        for _ in 0..500 {
+            ask(&mut stream, &find("web")).unwrap();
+        }
+        for _ in 0..100 {
+            ask(&mut connect(&machine.socket()), &message(&[99]));
+        }
+    });
+    let log = machine.log();
+    let lines = log[before..].lines().count();
+    assert!((10..=25).contains(&lines), "{lines}");
 }
 
 /// Two requests in one read end it, before the deadline for answers does. Seen to fail with the
@@ -251,7 +314,8 @@ fn another_process_is_not_the_client() {
 
 /// A process that gives its rights up connects anew, without them.
 ///
-/// Seen to fail with `first.pid == sender.pid` in `Peer::read`.
+/// Seen to fail with `first.pid == sender.pid` in `Peer::read`, and with the numbers of processes alone compared
+/// in `Peer::meet`.
 #[test]
 fn who_gave_rights_up_has_them_no_more() {
     let machine = Machine::new(RULES);
@@ -261,6 +325,10 @@ fn who_gave_rights_up_has_them_no_more() {
     ask(&mut stream, &wire::sign(&id)).unwrap();
     let mut same = stream.try_clone().unwrap();
     let answer = wire::as_user(NOBODY.0, move || ask(&mut same, &wire::sign(&id)));
+    assert_eq!(answer, None);
+    // Before the greeting as well: nobody speaks as who connected.
+    let mut stream = connect(&machine.socket());
+    let answer = wire::as_user(NOBODY.0, move || ask(&mut stream, HELLO));
     assert_eq!(answer, None);
 }
 

@@ -1,30 +1,29 @@
 //! `devkeyd --listen`: one service for many processes, of one user or of the system.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use devkey::Result;
 use devkey::config::{Config, Environment};
-use devkey::service::{self, Listener};
+use devkey::service::{self, Client, Granted, Listener, NewToken, TokenPlace, Tokens, Wanted};
+use devkey::token::Pin;
 use listenfd::ListenFd;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::connections::{Connections, Counted};
 use super::registry::Registry;
 use super::{BACK_ENDS, complain, prepare};
 
-/// Most connections at a time, each with a thread.
-const MAX_CONNECTIONS: usize = 512;
-/// Most of them of one user; root has no such limit.
-const MAX_OF_USER: usize = 128;
-/// What is kept for root beside them, who is to get through when all others are there.
-const FOR_ROOT: usize = 32;
+/// Descriptors that it wants, where it may have them: two for each connection and one more until it has a
+/// token; the rest for stores and devices.
+const DESCRIPTORS: u64 = 4096;
 /// What is logged without being asked for: troubles, and what clients do. The TPM's own crate calls an
 /// error what was asked only to see whether it is there; what is one reaches the client as ours.
 const LOGGED: &str = "warn,tss_esapi=off,audit=info";
@@ -37,6 +36,7 @@ pub(super) fn run(path: Option<&Path>) -> ExitCode {
     if let Err(e) = prepare(Some(LOGGED)) {
         return complain(&e.to_string());
     }
+    want_descriptors();
     // Before the socket: a signal between the two would leave it behind.
     let signals = match Signals::new([SIGINT, SIGTERM, SIGHUP]) {
         Ok(signals) => signals,
@@ -59,6 +59,21 @@ pub(super) fn run(path: Option<&Path>) -> ExitCode {
                 thread::sleep(PAUSE);
             }
         }
+    }
+}
+
+/// Without a word where it may not: then fewer have to do.
+fn want_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if limit.current.is_some_and(|now| now < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            ..limit
+        };
+        let _ = setrlimit(Resource::Nofile, raised);
     }
 }
 
@@ -96,60 +111,62 @@ fn end_by(
     thread::Builder::new().spawn(wait).map(drop)
 }
 
-/// How many connections each user has.
-#[derive(Default)]
-struct Connections(Mutex<HashMap<u32, usize>>);
-
-impl Connections {
-    fn counts(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts one more for as long as the result lives; `None` where that is too many.
-    fn admit(self: &Arc<Self>, user: u32) -> Option<Counted> {
-        let mut counts = self.counts();
-        let all: usize = counts.values().sum();
-        let own = counts.entry(user).or_default();
-        let full = match user {
-            0 => all >= MAX_CONNECTIONS + FOR_ROOT,
-            _ => all >= MAX_CONNECTIONS || *own >= MAX_OF_USER,
-        };
-        if full {
-            return None;
-        }
-        *own += 1;
-        Some(Counted(self.clone(), user))
-    }
-}
-
-/// A connection that is counted.
-struct Counted(Arc<Connections>, u32);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut counts = self.0.counts();
-        if let Some(own) = counts.get_mut(&self.1) {
-            *own -= 1;
-            if *own == 0 {
-                counts.remove(&self.1);
-            }
-        }
-    }
-}
-
-/// Serves a client in a thread of its own; one too many is closed.
+/// Serves a client in a thread of its own.
 fn serve(client: OwnedFd, user: u32, connections: &Arc<Connections>, registry: &Arc<Registry>) {
-    let Some(counted) = connections.admit(user) else {
-        return log::warn!("too many connections; another one of user {user} was refused");
+    let counted = match connections.admit(&client, user) {
+        Ok(counted) => counted,
+        Err(e) => return log::warn!("{e}"),
     };
     let registry = registry.clone();
     let serve = move || {
-        let _counted = counted;
-        if let Err(e) = service::serve(client, &*registry) {
+        let guest = Guest { registry, counted };
+        if let Err(e) = service::serve(client, &guest)
+            && guest.registry.lets_say(user)
+        {
             log::warn!("a connection of user {user} was ended: {e}");
         }
     };
     if let Err(e) = thread::Builder::new().spawn(serve) {
         log::warn!("a thread for a connection: {e}");
+    }
+}
+
+/// The tokens for one connection.
+struct Guest {
+    registry: Arc<Registry>,
+    counted: Counted,
+}
+
+impl Tokens for Guest {
+    fn rest(&self) {
+        self.registry.rest();
+    }
+
+    fn arrival(&self) -> Option<Duration> {
+        self.registry.arrival()
+    }
+
+    fn open(&self, place: &TokenPlace) -> Result<Granted> {
+        self.registry.open(place)
+    }
+
+    fn create(&self, new: &NewToken, so: &Pin) -> Result<()> {
+        self.registry.create(new, so)
+    }
+
+    fn find(&self, name: &str, client: &Client) -> Result<Granted> {
+        let found = self.registry.find(name, client)?;
+        self.counted.settle()?;
+        Ok(found)
+    }
+
+    fn make(
+        &self,
+        wanted: &Wanted,
+        user: Option<&Pin>,
+        so: Option<&Pin>,
+        client: &Client,
+    ) -> Result<()> {
+        self.registry.make(wanted, user, so, client)
     }
 }

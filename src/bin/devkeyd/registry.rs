@@ -11,14 +11,16 @@ use devkey::config::{Config, FoundToken};
 use devkey::provider::BackEnd;
 use devkey::service::protocol::ARRIVAL;
 use devkey::service::{
-    Accounts, Audience, Client, Granted, NewToken, Right, TokenPlace, Tokens, Wanted, known,
-    open_views,
+    Accounts, Audience, Client, Granted, NO_KEY, NewToken, Right, TokenPlace, Tokens, Wanted,
+    known, open_views,
 };
 use devkey::store::Store;
 use devkey::token::{LocalToken, Pin, Pins, Token, TokenRequest};
 use devkey::{Error, Result};
 use rustix::fs::stat;
 use rustix::process::geteuid;
+
+use super::quiet::Quiet;
 
 /// The tokens, opened when they are first asked for and once for all clients.
 pub(super) struct Registry {
@@ -27,6 +29,7 @@ pub(super) struct Registry {
     back_ends: &'static [BackEnd],
     open: Mutex<HashMap<PathBuf, Arc<LocalToken>>>,
     ending: AtomicBool,
+    quiet: Quiet,
 }
 
 impl Registry {
@@ -37,6 +40,7 @@ impl Registry {
             back_ends,
             open: Mutex::default(),
             ending: AtomicBool::new(false),
+            quiet: Quiet::default(),
         }
     }
 
@@ -57,6 +61,11 @@ impl Registry {
         #[cfg(feature = "tpm")]
         devkey::backends::tpm::close();
         self.tokens().clear();
+    }
+
+    /// Whether one more line about a user's connections may be written.
+    pub(super) fn lets_say(&self, user: u32) -> bool {
+        self.quiet.lets_say(user)
     }
 
     /// Those whose directories are our own: nobody else's keys are to be used through us.
@@ -93,7 +102,7 @@ impl Registry {
         let allowed = master
             || place
                 .rules
-                .allow(Right::Manage, None, &client.ids, &self.accounts);
+                .allow(Right::Manage, NO_KEY, &client.ids, &self.accounts);
         let reason = match (allowed, wanted.settings.is_empty()) {
             (false, _) => "only root, and whom `manage` of the token's table names, may make it",
             // They name files and devices that the service would open.
@@ -138,7 +147,9 @@ impl Tokens for Registry {
         let found = found.ok_or_else(missing)?;
         let master = client.is_master();
         if !master && !found.rules.allow_anything(&client.ids, &self.accounts) {
-            log::info!(target: devkey::service::AUDIT, "token={name:?} do=find {client} result=\"refused\"");
+            if self.lets_say(client.ids.user) {
+                log::info!(target: devkey::service::AUDIT, "token={name:?} do=find {client} result=\"refused\"");
+            }
             return Err(missing());
         }
         Ok(Granted {
