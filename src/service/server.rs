@@ -22,7 +22,7 @@ use super::protocol::{MAX_RESPONSE, PROTOCOL, Reply, Request, Response};
 use super::rights::{Accounts, Right, Rules};
 use super::{NewToken, TokenPlace, Wanted};
 use crate::error::{Error, Result};
-use crate::store::{KeyRecord, ObjectId};
+use crate::store::KeyRecord;
 use crate::token::{Pin, Token};
 
 /// The log's target for what clients of a service that listens do.
@@ -102,21 +102,21 @@ impl Granted {
         let Some((rules, accounts)) = &self.rules else {
             return true;
         };
-        let id = deed.object.as_deref().map(ObjectId::as_str);
-        let names = [deed.label.as_deref(), id].map(Option::unwrap_or_default);
-        client.is_some_and(|client| rules.allow(right, Some(names), &client.ids, accounts))
+        // Most say nothing of single keys, and then nothing is made of the names.
+        let names = match rules.keys.is_empty() {
+            true => Vec::new(),
+            false => deed.names(),
+        };
+        client.is_some_and(|client| rules.allow(right, &names, &client.ids, accounts))
     }
 
-    /// Whether a key would get other users by another label: the right to manage is none to use.
+    /// Whether a key would get other users by another name: the right to manage is none to use.
     fn moves_rights(&self, deed: &Deed<'_>) -> bool {
-        let (Some((rules, _)), Some(from), Some(to)) = (&self.rules, &deed.label, &deed.becomes)
-        else {
-            return false;
+        let named = |name: &String| {
+            let rules = self.rules.as_ref();
+            rules.is_some_and(|(rules, _)| rules.keys.contains_key(name))
         };
-        from != to
-            && [from, to]
-                .iter()
-                .any(|label| rules.keys.contains_key(label.as_ref()))
+        deed.moves().iter().any(named)
     }
 }
 
@@ -215,22 +215,36 @@ impl Session<'_> {
         let Some(mut deed) = Deed::of(&request) else {
             return self.execute(&request, None);
         };
-        let key = self.look_up(&deed);
+        let (key, failed) = match self.look_up(&deed) {
+            Ok(key) => (key, None),
+            Err(e) => (None, Some(e)),
+        };
         if let Some(key) = &key {
             deed.label = Some(Cow::Borrowed(&key.label));
+            deed.cka_id = Some(Cow::Borrowed(&key.cka_id));
         }
-        let response = match self.permit(&deed) {
-            Ok(()) => self.execute(&request, key.as_ref()),
-            Err(e) => Err(e),
+        let permitted = match failed {
+            // Whose it is to use, nobody knows.
+            Some(e) => Err(e),
+            None => self.permit(&deed),
         };
+        let response = permitted.and_then(|()| self.execute(&request, key.as_ref()));
         self.log(deed, &response);
         response
     }
 
-    /// The key that a deed is about, as the store has it now: the client has only said which one.
-    fn look_up(&self, deed: &Deed<'_>) -> Option<Arc<KeyRecord>> {
-        let (token, id) = (self.granted(deed.token?).ok()?, deed.object.as_ref()?);
-        token.token.store().key_now(id).ok()?
+    /// The key that a deed is about, as the store has it now: the client has only said which one. `None`
+    /// where it is about none, as one about a certificate.
+    fn look_up(&self, deed: &Deed<'_>) -> Result<Option<Arc<KeyRecord>>> {
+        let (Some(token), Some(id)) = (deed.token, &deed.object) else {
+            return Ok(None);
+        };
+        let store = self.granted(token)?.token.store();
+        match store.key_now(id)? {
+            // It may have been made since the store was looked at last.
+            None => Ok(store.list()?.key(id).cloned()),
+            found => Ok(found),
+        }
     }
 
     fn permit(&self, deed: &Deed<'_>) -> Result<()> {

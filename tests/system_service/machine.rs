@@ -108,8 +108,14 @@ impl Machine {
 
     /// Starts the service as its user.
     pub(crate) fn start(&mut self) {
-        let devkeyd = self.path("devkeyd");
-        let run = self.user(User(KEEPER, &[]), &devkeyd).arg("--listen");
+        self.start_within(4096);
+    }
+
+    /// The same, with so many descriptors at most.
+    pub(crate) fn start_within(&mut self, descriptors: u32) {
+        let limited = self.user(User(KEEPER, &[]), "prlimit");
+        let run = limited.arg(format!("--nofile={descriptors}:{descriptors}"));
+        let run = run.arg(self.path("devkeyd")).arg("--listen");
         let mut service = run.serve(&self.path("log"));
         let start = Instant::now();
         while UnixStream::connect(self.socket()).is_err() {
@@ -122,6 +128,16 @@ impl Machine {
             sleep(Duration::from_millis(5));
         }
         self.service = Some(service);
+    }
+
+    /// More for its configuration, which the service then reads.
+    pub(crate) fn configure(&mut self, more: &str) {
+        let append = self
+            .user(ROOT, "sh")
+            .args(["-c", "cat >>/etc/devkey/devkey.toml"]);
+        append.input(more).ok();
+        self.end(Signal::TERM);
+        self.start();
     }
 
     /// Its mount namespace.

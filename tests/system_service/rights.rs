@@ -1,5 +1,10 @@
 //! Who may do what, and what the journal says of it.
 
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
 use crate::machine::{DAEMON, MEMBER, Machine, NOBODY, ROOT, User, WWW_DATA};
 use crate::wire;
 
@@ -95,6 +100,81 @@ fn rights_are_those_of_the_configuration() {
         .devkey(DAEMON)
         .words("key delete --yes --token web new")
         .ok();
+}
+
+/// Rules name a key by its label, by the ID that `devkey key list` shows, or by its id in the store; and the
+/// doctor says which of them name none.
+///
+/// Seen to fail with each of the three left out of `Deed::names`, with the IDs left out of `Deed::moves`, and
+/// without `keys` in the doctor's service.rs.
+#[test]
+fn rules_name_keys_by_what_is_shown() {
+    let mut machine = Machine::new("[token.web]\nuse = [\"www-data\"]\nmanage = [\"daemon\"]\n");
+    for label in ["first", "second", "third"] {
+        machine.key("web", label);
+    }
+    let shown = |label: &str| {
+        let show = machine
+            .devkey(ROOT)
+            .words("key show --format json --token web");
+        let shown: serde_json::Value =
+            serde_json::from_slice(&show.arg(label).ok().stdout).unwrap();
+        shown["id"].as_str().unwrap().to_owned()
+    };
+    let (id, stem) = (shown("second"), machine.id("web", "third"));
+    let rule = |name: &str| format!("[token.web.key.{name:?}]\nuse = [\"nobody\"]\n");
+    let rules = ["first", &id, &stem, "misspelt"].map(rule).concat();
+    machine.configure(&rules);
+    for label in ["first", "second", "third"] {
+        machine.sign(NOBODY, "web", label).ok();
+        let refused = machine.sign(WWW_DATA, "web", label).fails();
+        refused.says(&["CKR_KEY_FUNCTION_NOT_PERMITTED"]);
+    }
+    machine.sign(WWW_DATA, "web", "k").ok();
+    let doctor = machine.devkey(ROOT).words("doctor service").output();
+    doctor.says(&[
+        "rights to keys that are not there: \"misspelt\"",
+        "key list",
+    ]);
+    let k = machine.id("web", "k");
+    let moved = wire::as_user(DAEMON.0, || {
+        let mut stream = wire::greet(&machine.socket());
+        wire::ask(&mut stream, &wire::find("web")).unwrap();
+        wire::ask(&mut stream, &wire::give_id(&k, &id)).unwrap()
+    });
+    assert_eq!(moved[0], 1);
+    assert!(machine.log().contains("only root may rename"));
+}
+
+/// What could not be looked up gets no right, least of all that of the other keys of its token.
+///
+/// Seen to fail with errors of `look_up` taken for no key.
+#[test]
+fn a_look_that_fails_gives_no_right() {
+    let mut machine = Machine::new(RULES);
+    machine.key("web", "private");
+    machine.end(Signal::TERM);
+    machine.start_within(48);
+    machine.sign(DAEMON, "web", "private").ok();
+    let id = machine.id("web", "private");
+    wire::as_user(WWW_DATA.0, || {
+        let mut stream = wire::greet(&machine.socket());
+        wire::ask(&mut stream, &wire::find("web")).unwrap();
+        let mut is_refused = || wire::ask(&mut stream, &wire::sign(&id)).unwrap()[0] == 1;
+        assert!(is_refused());
+        // No descriptor is left, and the directory wants to be opened anew.
+        let taken: Vec<_> = (0..60).map(|_| wire::connect(&machine.socket())).collect();
+        thread::sleep(Duration::from_millis(300));
+        assert!(
+            machine.log().contains("Too many open files"),
+            "{}",
+            machine.log()
+        );
+        assert!((0..10).all(|_| is_refused()));
+        drop(taken);
+        assert!(is_refused());
+    });
+    machine.sign(DAEMON, "web", "private").ok();
 }
 
 /// The right to manage is none to use, not by another label either.

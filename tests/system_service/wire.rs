@@ -34,6 +34,13 @@ pub(crate) fn rename(id: &str, label: &str) -> Vec<u8> {
     message(&[&[9, 0], text(id).as_slice(), &[1], &text(label), &[0]].concat())
 }
 
+/// Rename{token: 0, object, names: {no label, the ID in hexadecimal}}.
+pub(crate) fn give_id(id: &str, hex: &str) -> Vec<u8> {
+    let new = base16ct::lower::decode_vec(hex).unwrap();
+    let object = [&[id.len() as u8], id.as_bytes()].concat();
+    message(&[&[9, 0], object.as_slice(), &[0, 1, new.len() as u8], &new].concat())
+}
+
 pub(crate) fn connect(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(AT_LAST)).unwrap();

@@ -22,8 +22,12 @@ pub(super) struct Deed<'r> {
     pub(super) object: Option<Cow<'r, ObjectId>>,
     /// The label of the key, where it is known before the object is looked up.
     pub(super) label: Option<Cow<'r, str>>,
+    /// `CKA_ID` of the key, likewise.
+    pub(super) cka_id: Option<Cow<'r, [u8]>>,
     /// The label that the object is to get.
     pub(super) becomes: Option<Cow<'r, str>>,
+    /// The `CKA_ID` that it is to get.
+    pub(super) becomes_id: Option<Cow<'r, [u8]>>,
     /// The token that is to be made.
     pub(super) makes: Option<Cow<'r, str>>,
     /// How: scheme, kind or role. Never what is signed, decrypted or tried.
@@ -47,7 +51,9 @@ impl<'r> Deed<'r> {
             token: Some(token),
             object: None,
             label: None,
+            cka_id: None,
             becomes: None,
+            becomes_id: None,
             makes: None,
             how: None,
         }
@@ -89,6 +95,7 @@ impl<'r> Deed<'r> {
             Request::Certify { token, key, .. } => managing("certify", token).on(key),
             Request::Generate { token, request } => Deed {
                 label: request.names.label.as_deref().map(Cow::Borrowed),
+                cka_id: request.names.cka_id.as_deref().map(Cow::Borrowed),
                 ..managing("generate", token).by(How::Kind(request.kind))
             },
             Request::AddCertificate { token, .. } => managing("add-certificate", token),
@@ -99,6 +106,7 @@ impl<'r> Deed<'r> {
                 names,
             } => Deed {
                 becomes: names.label.as_deref().map(Cow::Borrowed),
+                becomes_id: names.cka_id.as_deref().map(Cow::Borrowed),
                 ..managing("rename", token).on(object)
             },
             Request::Delete { token, object } => managing("delete", token).on(object),
@@ -119,16 +127,43 @@ impl<'r> Deed<'r> {
         })
     }
 
+    /// What rules may call the key: its label, its id in the store, its `CKA_ID` as `devkey key list` has it.
+    pub(super) fn names(&self) -> Vec<String> {
+        let label = self.label.as_deref().map(str::to_owned);
+        let id = self.object.as_deref().map(|id| id.as_str().to_owned());
+        let cka_id = self.cka_id.as_deref().map(base16ct::lower::encode_string);
+        [label, id, cka_id].into_iter().flatten().collect()
+    }
+
+    /// The names that the key would have no more, and those that it would get.
+    pub(super) fn moves(&self) -> Vec<String> {
+        let mut moved = Vec::new();
+        if let (Some(from), Some(to)) = (&self.label, &self.becomes)
+            && from != to
+        {
+            moved.extend([from, to].map(|label| label.as_ref().to_owned()));
+        }
+        if let (Some(from), Some(to)) = (&self.cka_id, &self.becomes_id)
+            && from != to
+        {
+            moved.extend([from, to].map(|id| base16ct::lower::encode_string(id)));
+        }
+        moved
+    }
+
     /// The same, with the names that it borrowed.
     pub(super) fn into_owned(self) -> Deed<'static> {
         let owned = |name: Option<Cow<'_, str>>| name.map(|name| Cow::Owned(name.into_owned()));
+        let bytes = |id: Option<Cow<'_, [u8]>>| id.map(|id| Cow::Owned(id.into_owned()));
         Deed {
             what: self.what,
             right: self.right,
             token: self.token,
             object: self.object.map(|object| Cow::Owned(object.into_owned())),
             label: owned(self.label),
+            cka_id: bytes(self.cka_id),
             becomes: owned(self.becomes),
+            becomes_id: bytes(self.becomes_id),
             makes: owned(self.makes),
             how: self.how,
         }

@@ -60,6 +60,15 @@ impl Session<'_> {
                 self.token(*token)?.delete(object)?;
                 Ok(Reply::Done)
             }
+            Request::Certify {
+                token,
+                key: id,
+                qualifying_data,
+            } => {
+                let (token, key) = self.key(*token, id, key)?;
+                let certified = token.certify(&key, qualifying_data);
+                certified.map(Reply::Certified)
+            }
             request => self.execute_with_pin(request),
         }
     }
@@ -93,27 +102,12 @@ impl Session<'_> {
                 let [user, so] = [user, so].map(|pin| pin.as_ref().map(PinRef::get));
                 self.tokens.make(wanted, user, so, self.client()?)?;
             }
-            request => return self.execute_for_ca(request),
+            Request::Attest { token, what } => {
+                return self.token(*token)?.attest(what).map(Reply::Attested);
+            }
+            _ => return Err(Error::Internal("no request to execute".to_owned())),
         }
         Ok(Reply::Done)
-    }
-
-    fn execute_for_ca(&self, request: &Request<'_>) -> Response {
-        match request {
-            Request::Attest { token, what } => {
-                self.token(*token)?.attest(what).map(Reply::Attested)
-            }
-            Request::Certify {
-                token,
-                key: id,
-                qualifying_data,
-            } => {
-                let (token, key) = self.key(*token, id, None)?;
-                let certified = token.certify(&key, qualifying_data);
-                certified.map(Reply::Certified)
-            }
-            _ => Err(Error::Internal("no request for a CA".to_owned())),
-        }
     }
 
     fn token(&self, number: u32) -> Result<&dyn Token> {
@@ -126,12 +120,9 @@ impl Session<'_> {
         id: &ObjectId,
         key: Option<&Arc<KeyRecord>>,
     ) -> Result<(&dyn Token, Arc<KeyRecord>)> {
-        let token = self.token(token)?;
         let missing = || Error::NotFound(format!("key {id}"));
-        let found = match key {
-            Some(key) => Some(key.clone()),
-            None => token.store().list()?.key(id).cloned(),
-        };
-        Ok((token, found.ok_or_else(missing)?))
+        // The one that the right was looked at for, and no other one.
+        let key = key.cloned().ok_or_else(missing)?;
+        Ok((self.token(token)?, key))
     }
 }

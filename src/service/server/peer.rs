@@ -171,12 +171,12 @@ impl Peer {
         }
     }
 
-    /// Takes note of the process that sent the first message, which is the one that connected where
-    /// we listen.
+    /// Takes note of the process that sent the first message, which is the one that connected, as the user
+    /// that it was, where we listen.
     fn meet(&mut self, sender: UCred) -> Result<()> {
         if self.arrival.is_some() {
-            let connector = socket_peercred(&self.socket).map_err(failed)?.pid;
-            if connector != sender.pid {
+            // As the same user too: rights are the connector's.
+            if socket_peercred(&self.socket).map_err(failed)? != sender {
                 return Err(another());
             }
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use devkey::config::{FoundToken, Service};
-use devkey::service::{Accounts, Ids, Link, Right};
+use devkey::service::{Accounts, Ids, Link, NO_KEY, Right};
 
 use super::accounts::{Group, Membership, user_shown};
 use super::finding::{Area, Finding};
@@ -15,6 +15,7 @@ const AREA: Area = Area::Service;
 const SOCKET: &str = "service.socket";
 const ANSWERS: &str = "service.answers";
 const RIGHTS: &str = "service.rights";
+const KEYS: &str = "service.keys";
 const GROUP: &str = "service.group";
 const UNIT: &str = "service.unit";
 
@@ -78,7 +79,10 @@ fn at(
         Err(error) => return say(Finding::refused(AREA, ANSWERS, &error).of(&shown)),
         Ok(version) => say(greeted(&version).of(&shown)),
     }
-    served.iter().for_each(|token| say(rights(token, tokens)));
+    for token in served {
+        say(rights(token, tokens));
+        keys(token, tokens).into_iter().for_each(&mut *say);
+    }
 }
 
 fn start(socket: &Path) -> String {
@@ -105,7 +109,7 @@ fn greeted(version: &str) -> Finding {
 fn rights(found: &FoundToken, tokens: &Tokens) -> Finding {
     let (ids, accounts) = (Ids::of_process(), Accounts::read());
     let all = ids.user == 0 || found.reach.keeper == Some(ids.user);
-    let may = |right| all || found.rules.allow(right, None, &ids, &accounts);
+    let may = |right| all || found.rules.allow(right, NO_KEY, &ids, &accounts);
     let some = found.rules.allow_anything(&ids, &accounts);
     let rights = match (may(Right::Use), may(Right::Manage), some) {
         (true, true, _) => "you may use and manage it",
@@ -137,6 +141,31 @@ fn rights(found: &FoundToken, tokens: &Tokens) -> Finding {
         },
     };
     finding.of(&found.name)
+}
+
+/// Rights to single keys that no key has: a name that is mistyped gives its key the rights of the token.
+fn keys(found: &FoundToken, tokens: &Tokens) -> Option<Finding> {
+    let listing = tokens.open(found).ok()?.store().list().ok()?;
+    let is_one = |name: &&String| {
+        listing.keys.iter().any(|key| {
+            [&key.label, key.id.as_str()].contains(&name.as_str())
+                || base16ct::lower::encode_string(&key.cka_id) == **name
+        })
+    };
+    let mut unknown = found
+        .rules
+        .keys
+        .keys()
+        .filter(|name| !is_one(name))
+        .peekable();
+    unknown.peek()?;
+    let names: Vec<String> = unknown.map(|name| format!("{name:?}")).collect();
+    let what = format!(
+        "devkey.toml gives rights to keys that are not there: {}",
+        names.join(", ")
+    );
+    let fix = "name each as `devkey key list` does, by label or ID";
+    Some(Finding::warning(AREA, KEYS, what).fix(fix).of(&found.name))
 }
 
 fn joining(ids: &Ids) -> String {

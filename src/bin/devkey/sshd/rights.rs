@@ -100,9 +100,9 @@ impl Grant<'_> {
             user,
             groups: Vec::new(),
         };
-        let key = Some([self.label, self.id.unwrap_or_default()]);
+        let key = [self.label, self.id.unwrap_or_default()];
         let rules = &self.found.rules;
-        rules.allow(Right::Use, key, &agent, &Accounts::read())
+        rules.allow(Right::Use, &key, &agent, &Accounts::read())
     }
 
     /// A list that is there already is the administrator's to change.
