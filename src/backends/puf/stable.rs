@@ -28,13 +28,13 @@ const HEADER: usize = 64;
 /// Length of helper data in bytes.
 pub(super) const HELPER_LEN: usize = HEADER + 32;
 
-/// Files of a machine whose contents everybody can read, and which are not secrets therefore.
+/// Files of a machine with numbers that others know, some of which everybody can read: no secrets therefore.
 const KNOWN: &[&str] = &[
     "/etc/machine-id",
     "/sys/class/dmi/id/product_uuid",
     "/sys/class/dmi/id/product_serial",
     "/sys/class/dmi/id/board_serial",
-    "/proc/device-tree/serial-number",
+    "/sys/firmware/devicetree/base/serial-number",
     "/proc/sys/kernel/random/boot_id",
 ];
 

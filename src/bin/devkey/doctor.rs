@@ -43,8 +43,9 @@ const DEADLINE: Duration = Duration::from_secs(40);
 ///
 /// Looks at the configuration, the tokens, the TPM, PUFs, the PKCS#11 module, OpenSSL, certificates and the
 /// key service. Changes nothing, asks for no PIN and spends no try of one, and ends within a minute even
-/// where a device hangs. What it may not look at it names: run it as root too. Exit code 1 where a
-/// check failed, else 0; with --strict 1 for a warning too.
+/// where a device hangs. What it may not look at it names: run it as root too.
+///
+/// Exit code 1 where a check failed, which is among what is printed, else 0; with --strict 1 for a warning too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   devkey doctor

@@ -29,8 +29,10 @@ const DISABLED: u8 = 3;
 /// Say what sshd shows its clients, and what is wrong with it
 ///
 /// Asks sshd for its configuration, the agent for a signature, and, as a client that turns away at once, the
-/// sshd that runs for each of its host keys. Exit code 0 where all is well, 1 where something is wrong, 3 where
-/// sshd has no key of a token.
+/// sshd that runs for each of its host keys.
+///
+/// Exit code 0 where all is well, 1 where something is wrong, which is among what is printed, 3 where sshd has
+/// no key of a token.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   devkey sshd status || echo 'look after sshd'
