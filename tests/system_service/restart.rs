@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, sleep};
@@ -108,6 +109,48 @@ fn passed(machine: &Machine, listener: &UnixListener) -> Child {
         .env("PATH", env::var_os("PATH").unwrap());
     let log = fs::File::create(machine.path("log")).unwrap();
     command.stdin(socket).stderr(log).spawn().unwrap()
+}
+
+/// A mistake in devkey.toml is one line, and clients wait until it is corrected.
+///
+/// Seen to fail with `wait` left out of `start` in listen.rs, and with a line at each look.
+#[test]
+fn a_configuration_that_cannot_be_read_is_waited_for() {
+    let mut machine = Machine::new(RULES);
+    machine.end(Signal::TERM);
+    let listener = UnixListener::bind(machine.socket()).unwrap();
+    chown(machine.socket(), Some(KEEPER), Some(KEEPER)).unwrap();
+    fs::set_permissions(machine.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    let edit = |script: &str| {
+        let run = machine.user(ROOT, "sh").args(["-c", script]);
+        run.dir(Path::new("/")).ok();
+    };
+    edit("cd /etc/devkey; cp devkey.toml right; echo nonsense >>devkey.toml");
+    let mut service = passed(&machine, &listener);
+    sleep(Duration::from_secs(3));
+    assert!(service.try_wait().unwrap().is_none(), "{}", machine.log());
+    assert_eq!(
+        machine.log().matches("devkey.toml").count(),
+        1,
+        "{}",
+        machine.log()
+    );
+    thread::scope(|scope| {
+        let signs =
+            scope.spawn(|| sign(&remote(&machine, "web", Duration::from_secs(20))).unwrap());
+        sleep(Duration::from_millis(300));
+        edit("cp /etc/devkey/right /etc/devkey/devkey.toml");
+        signs.join().unwrap();
+    });
+    service.kill().unwrap();
+    service.wait().unwrap();
+    // It ends when it is told to, whatever it waits for.
+    edit("echo nonsense >>/etc/devkey/devkey.toml");
+    let mut service = passed(&machine, &listener);
+    sleep(Duration::from_secs(1));
+    let pid = rustix::process::Pid::from_child(&service);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert!(service.wait().unwrap().success());
 }
 
 /// Seen to fail with `repeatable` true for `Generate`.

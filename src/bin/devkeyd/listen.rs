@@ -1,5 +1,6 @@
 //! `devkeyd --listen`: one service for many processes, of one user or of the system.
 
+use std::env;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ const DESCRIPTORS: u64 = 4096;
 /// What is logged without being asked for: troubles, and what clients do. The TPM's own crate calls an
 /// error what was asked only to see whether it is there; what is one reaches the client as ours.
 const LOGGED: &str = "warn,tss_esapi=off,audit=info";
+/// Between two looks at a configuration that cannot be read.
+const LOOK: Duration = Duration::from_millis(500);
 /// Pause after a failure to accept, which may last: no descriptors are left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,11 +41,11 @@ pub(super) fn run(path: Option<&Path>) -> ExitCode {
     }
     want_descriptors();
     // Before the socket: a signal between the two would leave it behind.
-    let signals = match Signals::new([SIGINT, SIGTERM, SIGHUP]) {
+    let mut signals = match Signals::new([SIGINT, SIGTERM, SIGHUP]) {
         Ok(signals) => signals,
         Err(e) => return complain(&format!("waiting for signals: {e}")),
     };
-    let (registry, listener) = match start(path) {
+    let (registry, listener) = match start(path, &mut signals) {
         Ok((registry, listener)) => (Arc::new(registry), Arc::new(listener)),
         Err(e) => return complain(&e.to_string()),
     };
@@ -77,8 +80,11 @@ fn want_descriptors() {
     }
 }
 
-fn start(path: Option<&Path>) -> Result<(Registry, Listener)> {
-    let config = Config::load(&Environment::of_process(false))?;
+fn start(path: Option<&Path>, signals: &mut Signals) -> Result<(Registry, Listener)> {
+    let config = match load() {
+        Err(e) if path.is_none() && env::var_os("LISTEN_FDS").is_some() => wait(e, signals),
+        loaded => loaded?,
+    };
     let configured = config.sockets().first().map(PathBuf::from);
     let registry = Registry::new(config, BACK_ENDS);
     let passed = ListenFd::from_env().take_unix_listener(0);
@@ -94,6 +100,30 @@ fn start(path: Option<&Path>) -> Result<(Registry, Listener)> {
         }
     };
     Ok((registry, listener))
+}
+
+fn load() -> Result<Config> {
+    Config::load(&Environment::of_process(false))
+}
+
+/// Waits until the configuration can be read: systemd would start the service again each second, for ever, and each
+/// time there would be another line.
+fn wait(mut error: devkey::Error, signals: &mut Signals) -> Config {
+    log::error!("{error}; waiting until that is corrected");
+    loop {
+        thread::sleep(LOOK);
+        if signals.pending().next().is_some() {
+            process::exit(0);
+        }
+        match load() {
+            Ok(config) => return config,
+            Err(e) if e.to_string() == error.to_string() => {}
+            Err(e) => {
+                log::error!("{e}");
+                error = e;
+            }
+        }
+    }
 }
 
 /// Has a signal take the socket away and end the process, with all that it holds.
