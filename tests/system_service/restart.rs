@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -108,7 +108,9 @@ fn passed(machine: &Machine, listener: &UnixListener) -> Child {
         .env_clear()
         .env("PATH", env::var_os("PATH").unwrap());
     let log = fs::File::create(machine.path("log")).unwrap();
-    command.stdin(socket).stderr(log).spawn().unwrap()
+    // One that a failed test leaves behind has nobody wait for it.
+    let command = command.stdin(socket).stdout(Stdio::null()).stderr(log);
+    command.spawn().unwrap()
 }
 
 /// A mistake in devkey.toml is one line, and clients wait until it is corrected.
