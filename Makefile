@@ -24,7 +24,7 @@ zsh_completions  = $(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-comp
 fish_completions = $(PREFIX)/share/fish/vendor_completions.d
 presets = $(PREFIX)/lib/systemd/system-preset/90-devkey.preset
 rules   = $(PREFIX)/lib/udev
-services = devkeyd.service devkey-sshd-agent.service devkey-renew.service
+services = devkeyd.service devkeyd-device@.service devkey-sshd-agent.service devkey-renew.service
 sockets  = devkeyd.socket devkey-sshd-agent.socket devkey-renew.timer
 
 # A rustup that the login shell has not put into PATH, as under sudo.

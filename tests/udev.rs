@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use common::Run;
 use tempfile::TempDir;
 
-/// What a rule may be made of, of udev(7): no program is run, nothing is started, nobody's seat gets a device.
+/// What a rule may be made of, of udev(7): no program is run, nobody's seat gets a device.
 const KEYS: [&str; 16] = [
     "ACTION",
     "ATTRS",
@@ -37,10 +37,14 @@ const KEYS: [&str; 16] = [
     "OPTIONS",
 ];
 
+/// All that a device may start.
+const WANTED: &str = "devkeyd-device@%k.service";
+
 /// Owner and group exist, modes give nothing to others and no execution, and none is set for a device that no
 /// line before has named.
 ///
-/// Seen to fail with MODE="0666", GROUP="devkey-pufs", TAG+="uaccess", and $attr{serial} in a SYMLINK.
+/// Seen to fail with MODE="0666", GROUP="devkey-pufs", TAG+="uaccess", devkeyd.service as what is wanted, and
+/// $attr{serial} in a SYMLINK.
 #[test]
 fn rules_grant_no_more_than_their_group_needs() {
     let users = fs::read_to_string(root().join("packaging/systemd/sysusers.conf")).unwrap();
@@ -63,6 +67,7 @@ fn rules_grant_no_more_than_their_group_needs() {
                     }
                 }
                 ("TAG", "+=") if value != "systemd" => wrong("tag"),
+                ("ENV", _) if key == "ENV{SYSTEMD_WANTS}" && value != WANTED => wrong("unit"),
                 // A device's own words could hold what makes another path.
                 ("SYMLINK", "+=") if value.contains("$attr") || !value.starts_with("devkey/") => {
                     wrong("link");

@@ -1,7 +1,7 @@
-/* A PUF device by CUSE: /dev/puf0 with a chip that a seed makes, for tests/vm/puf. Whoever knows the
+/* A PUF device by CUSE: /dev/puf0, or another NAME, with a chip that a seed makes, for tests/vm/puf. Whoever knows the
  * seed has the keys.
  *
- *   puf0 SEED NOISE      NOISE: per cent of the cells that a reading gets wrong, others each time, so
+ *   puf0 SEED NOISE [NAME]   NOISE: per cent of the cells that a reading gets wrong, others each time, so
  *                        that two readings differ in about twice as many
  *
  * One open is one measurement, as docs/puf-device.md asks. It stays in the foreground; when it ends,
@@ -75,13 +75,15 @@ static void puf_release(fuse_req_t request, struct fuse_file_info *file) {
 int main(int argc, char **argv) {
     static const struct cuse_lowlevel_ops ops = {
         .open = puf_open, .read = puf_read, .release = puf_release};
-    const char *name[] = {"DEVNAME=puf0"};
-    struct cuse_info info = {.dev_info_argc = 1, .dev_info_argv = name};
+    char name[64];
+    const char *names[] = {name};
+    struct cuse_info info = {.dev_info_argc = 1, .dev_info_argv = names};
     char *fuse[] = {argv[0], "-f", "-s", NULL};
-    if (argc != 3) {
-        fputs("usage: puf0 SEED NOISE\n", stderr);
+    if (argc != 3 && argc != 4) {
+        fputs("usage: puf0 SEED NOISE [NAME]\n", stderr);
         return 2;
     }
+    snprintf(name, sizeof name, "DEVNAME=%s", argc == 4 ? argv[3] : "puf0");
     seed = strtoull(argv[1], NULL, 0);
     noise = strtod(argv[2], NULL);
     return cuse_lowlevel_main(3, fuse, &info, &ops, NULL);
