@@ -10,7 +10,10 @@ use crate::common::{Run, module};
 /// What stands for the machine that the guide is read on.
 const HERE: [(&str, &str); 2] = [
     ("host.example", "$HOST"),
-    ("systemctl ", "systemctl --root=\"$ROOT\" "),
+    (
+        "systemctl enable --now ",
+        "systemctl --root=\"$ROOT\" enable ",
+    ),
 ];
 
 /// Seen to fail with `--format files` in a block of the guide.

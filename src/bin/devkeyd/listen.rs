@@ -145,7 +145,8 @@ fn end_by(
 fn serve(client: OwnedFd, user: u32, connections: &Arc<Connections>, registry: &Arc<Registry>) {
     let counted = match connections.admit(&client, user) {
         Ok(counted) => counted,
-        Err(e) => return log::warn!("{e}"),
+        Err(e) if registry.lets_say(user) => return log::warn!("{e}"),
+        Err(_) => return,
     };
     let registry = registry.clone();
     let serve = move || {
