@@ -22,7 +22,7 @@ use super::protocol::{MAX_RESPONSE, PROTOCOL, Reply, Request, Response};
 use super::rights::{Accounts, Right, Rules};
 use super::{NewToken, TokenPlace, Wanted};
 use crate::error::{Error, Result};
-use crate::store::KeyRecord;
+use crate::store::{Certificate, KeyRecord, ObjectId};
 use crate::token::{Pin, Token};
 
 /// The log's target for what clients of a service that listens do.
@@ -215,19 +215,23 @@ impl Session<'_> {
         let Some(mut deed) = Deed::of(&request) else {
             return self.execute(&request, None);
         };
-        let (key, failed) = match self.look_up(&deed) {
-            Ok(key) => (key, None),
-            Err(e) => (None, Some(e)),
+        let looked = self.look_up(&deed);
+        let certified = self.certified(&request);
+        let (key, certified, failed) = match (looked, certified) {
+            (Ok(key), Ok(certified)) => (key, certified, None),
+            (Err(e), _) | (_, Err(e)) => (None, Vec::new(), Some(e)),
         };
-        if let Some(key) = &key {
-            deed.label = Some(Cow::Borrowed(&key.label));
-            deed.cka_id = Some(Cow::Borrowed(&key.cka_id));
-        }
-        let permitted = match failed {
+        let mut permitted = match failed {
             // Whose it is to use, nobody knows.
             Some(e) => Err(e),
-            None => self.permit(&deed),
+            None if key.is_none() && certified.is_empty() => self.permit(&deed, false),
+            None => Ok(()),
         };
+        for one in key.iter().chain(&certified) {
+            deed.label = Some(Cow::Borrowed(&one.label));
+            deed.cka_id = Some(Cow::Borrowed(&one.cka_id));
+            permitted = permitted.and_then(|()| self.permit(&deed, key.is_some()));
+        }
         let response = permitted.and_then(|()| self.execute(&request, key.as_ref()));
         self.log(deed, &response);
         response
@@ -247,7 +251,40 @@ impl Session<'_> {
         }
     }
 
-    fn permit(&self, deed: &Deed<'_>) -> Result<()> {
+    /// The keys whose certificates a request is about, where there are rights: a key's rules hold for them too.
+    fn certified(&self, request: &Request<'_>) -> Result<Vec<Arc<KeyRecord>>> {
+        let (token, new, old) = match request {
+            Request::AddCertificate { token, request } => (*token, Some(&request.der), &[][..]),
+            Request::ReplaceCertificates { token, old, chain } => (*token, chain.first(), &old[..]),
+            Request::Rename { token, object, .. } | Request::Delete { token, object } => {
+                (*token, None, std::slice::from_ref(&**object))
+            }
+            _ => return Ok(Vec::new()),
+        };
+        if self.client.is_none() {
+            return Ok(Vec::new());
+        }
+        let listing = self.granted(token)?.token.store().list()?;
+        // What is none is refused by whoever is to store it.
+        let new = new
+            .and_then(|der| Certificate::from_der(ObjectId::random_certificate().ok()?, der).ok());
+        let old = listing
+            .certificates
+            .iter()
+            .filter(|one| old.contains(&one.id));
+        let mut keys: Vec<Arc<KeyRecord>> = Vec::new();
+        for certificate in new.iter().chain(old.map(|one| &**one)) {
+            let key = listing.key_of(certificate);
+            keys.extend(
+                key.filter(|key| keys.iter().all(|known| known.id != key.id))
+                    .cloned(),
+            );
+        }
+        Ok(keys)
+    }
+
+    /// Whether the right is there; `key` where the deed is about the key itself, by whose names there are rights.
+    fn permit(&self, deed: &Deed<'_>, key: bool) -> Result<()> {
         let (Some(right), Some(token)) = (deed.right, deed.token) else {
             return Ok(());
         };
@@ -255,7 +292,7 @@ impl Session<'_> {
         let dir = granted.token.store().dir();
         match granted.allows(right, deed, self.client.as_ref()) {
             false => Err(deed.refusal(right, &granted.name, dir)),
-            true if granted.moves_rights(deed) => Err(Error::Refused {
+            true if key && granted.moves_rights(deed) => Err(Error::Refused {
                 path: dir.to_owned(),
                 reason:
                     "devkey.toml gives rights to keys by these labels: only root may rename such \
