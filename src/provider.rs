@@ -9,6 +9,7 @@
 
 mod attest;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,21 @@ use attest::NO_ATTESTATION;
 use crate::error::{Error, Result};
 use crate::key::{DecryptScheme, KeyKind, PublicKey, Scheme, Usage};
 use crate::secret::Secret;
+
+thread_local! {
+    static USER: Cell<u32> = const { Cell::new(0) };
+}
+
+/// On whose behalf this thread asks devices from now on, by the user's number: where several wait for one device,
+/// users take turns.
+pub fn ask_for(user: u32) {
+    USER.set(user);
+}
+
+/// On whose behalf this thread asks devices.
+pub(crate) fn user() -> u32 {
+    USER.get()
+}
 
 /// A source of keys: a TPM, a file, a chip.
 ///

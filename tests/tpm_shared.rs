@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use devkey::backends::tpm::{self as back_end, SHARED};
 use devkey::key::{KeyKind, Scheme, Usage};
-use devkey::provider::Settings;
+use devkey::provider::{Settings, ask_for};
 use devkey::secret::Secret;
 use devkey::store::{KeyRecord, Role, Store};
 use devkey::token::{KeyRequest, LocalToken, Login, Names, Pin, Pins, Token, TokenRequest};
@@ -314,6 +314,39 @@ fn first_come_first_served() {
         }
     });
     assert_eq!(*served.lock().unwrap(), Vec::from_iter(0..12));
+}
+
+/// Users take turns: who comes last waits for one job of each other one, however many wait.
+///
+/// Seen to fail with the place alone for the key in `State::pop`.
+#[test]
+fn one_user_with_many_jobs_waits_longest() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let token = bench.open("one");
+    sign(&token).unwrap();
+    bench.proxy.script(|code| match code {
+        SIGN => Action::Delay(Duration::from_millis(250)),
+        _ => Action::Pass,
+    });
+    let served = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        let (token, served) = (&token, &served);
+        let signs = |user| {
+            scope.spawn(move || {
+                ask_for(user);
+                sign(token).unwrap();
+                served.lock().unwrap().push(user);
+            });
+        };
+        (0..10).for_each(|_| signs(1));
+        thread::sleep(Duration::from_millis(300));
+        signs(2);
+        signs(3);
+    });
+    let served = served.into_inner().unwrap();
+    let place = |user| served.iter().position(|one| *one == user).unwrap();
+    assert!(place(2) <= 4 && place(3) <= 4, "{served:?}");
 }
 
 /// Who makes an RSA key on one TPM keeps nobody waiting on another.

@@ -22,6 +22,7 @@ use super::protocol::{MAX_RESPONSE, PROTOCOL, Reply, Request, Response};
 use super::rights::{Accounts, Right, Rules};
 use super::{NewToken, TokenPlace, Wanted};
 use crate::error::{Error, Result};
+use crate::provider;
 use crate::store::{Certificate, KeyRecord, ObjectId};
 use crate::token::{Pin, Token};
 
@@ -146,6 +147,9 @@ pub fn serve(socket: OwnedFd, tokens: &dyn Tokens) -> Result<()> {
         tokens.rest();
         if session.greeted && session.client.is_none() {
             session.client = peer.client()?;
+            if let Some(client) = &session.client {
+                provider::ask_for(client.ids.user);
+            }
         }
         let answer;
         (answer, goes_on) = session.answer(peer.request().decode()?)?;

@@ -1,4 +1,5 @@
-//! The line before a TPM: one worker thread, first come first served, nobody waits for ever.
+//! The line before a TPM: one worker thread, users in turns and each user's jobs as they came, nobody waits for
+//! ever.
 //!
 //! ESYS blocks for as long as the TPM does, and a context is for one thread. So a worker owns it,
 //! and a caller that has waited long enough goes away: who is still in line leaves it, and nothing
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::link::Link;
 use super::tcti::Tcti;
 use crate::error::{Error, Result};
+use crate::provider;
 
 /// Threads that may hang in a TPM that does not answer before no more are tried.
 const MOST_STUCK: usize = 4;
@@ -48,6 +50,10 @@ struct Inner {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Job>,
+    /// The last job of each user who had one since the line was empty.
+    served: BTreeMap<u32, u64>,
+    /// How many jobs were begun.
+    turns: u64,
     running: Option<Running>,
     worker: Option<Worker>,
     stuck: Vec<Weak<()>>,
@@ -67,6 +73,8 @@ type Reply = Box<dyn FnOnce()>;
 
 struct Job {
     number: u64,
+    /// On whose behalf.
+    user: u32,
     allowed: Duration,
     work: Work,
 }
@@ -193,6 +201,20 @@ impl State {
         self.worker.as_ref().is_some_and(|one| one.number == worker)
     }
 
+    /// The next job: of who was served longest ago the one that came first. One user with many jobs keeps the
+    /// others waiting for one of them.
+    fn pop(&mut self) -> Option<Job> {
+        let ago = |job: &Job| self.served.get(&job.user).copied().unwrap_or_default();
+        let next = (0..self.waiting.len()).min_by_key(|place| self.waiting.get(*place).map(ago))?;
+        let job = self.waiting.remove(next)?;
+        self.turns += 1;
+        match self.waiting.is_empty() {
+            true => self.served.clear(),
+            false => drop(self.served.insert(job.user, self.turns)),
+        }
+        Some(job)
+    }
+
     /// The TPM is done with a worker's job.
     fn finish(&mut self, worker: u64) {
         if self.has(worker) && self.running.take().is_some() {
@@ -224,6 +246,7 @@ impl Inner {
         let number = state.came;
         state.waiting.push_back(Job {
             number,
+            user: provider::user(),
             allowed,
             work,
         });
@@ -334,7 +357,7 @@ impl Inner {
             if !state.has(worker) {
                 return None;
             }
-            if let Some(job) = state.waiting.pop_front() {
+            if let Some(job) = state.pop() {
                 state.running = Some(Running {
                     number: job.number,
                     since: Instant::now(),
