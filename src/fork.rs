@@ -101,7 +101,7 @@ mod tests {
         ONE.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fails with `TAKEN` not looked at, and with it left as it is by `reset`.
+    /// Fails with `TAKEN` not looked at.
     #[test]
     fn turns_come_one_after_the_other_and_none_is_inherited() {
         let _alone = alone();

@@ -101,7 +101,7 @@ impl Counted {
     /// It has found a token.
     ///
     /// # Errors
-    /// [`Error::Full`] where there are too many of these.
+    /// [`Error::DeviceError`] where there are too many of these.
     pub(super) fn settle(&self) -> Result<()> {
         let mut counts = self.all.counts();
         if self.settled.load(Ordering::Relaxed) {
@@ -114,9 +114,12 @@ impl Counted {
             _ => all >= MAX_CONNECTIONS || own >= MAX_OF_USER,
         };
         if full {
-            return Err(Error::Full(format!(
-                "too many connections to the key service: {own} of this user, {all} of all"
-            )));
+            return Err(Error::DeviceError {
+                device: "the key service".to_owned(),
+                reason: format!(
+                    "too many connections: {own} of this user, {all} of all; end programs that keep some open"
+                ),
+            });
         }
         counts.strangers.retain(|one| one.number != self.number);
         self.settled.store(true, Ordering::Relaxed);
